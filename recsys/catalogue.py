@@ -1,0 +1,128 @@
+"""The items as arrays: ids, titles, texts, categories, ages and attributes."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import scipy.sparse as sp
+
+from recsys.ids import IdMap
+from recsys.schema import Col
+from recsys.text import item_texts
+
+NO_TIME: Final = np.iinfo(np.int64).min
+_STANDARD: Final = frozenset(Col)
+_MAX_LABEL_WORDS: Final = 6  # longer attribute values are prose: text for the encoder, no label to match on
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """What is known of the items apart from behaviour; row `i` of everything is item `i`.
+
+    created_at_us: int64 `(n_items,)`, microseconds UTC, `NO_TIME` where unknown.
+    values: float32 CSR `(n_items, n_values)`, 1 where the item has an attribute value (categories are one attribute).
+    value_field: int32 `(n_values,)`, which of `value_fields` a value belongs to.
+    numeric: float32 `(n_items, n_numeric)`, numeric attributes as given, NaN where missing.
+    """
+
+    ids: IdMap
+    table: pl.DataFrame
+    texts: Sequence[str]
+    created_at_us: npt.NDArray[np.int64]
+    values: sp.csr_matrix
+    value_names: Sequence[str]
+    value_field: npt.NDArray[np.int32]
+    value_fields: Sequence[str]
+    numeric: npt.NDArray[np.float32]
+    numeric_fields: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def titles(self) -> list[str]:
+        """Titles in row order; the id stands in where an item has none."""
+        if Col.TITLE not in self.table.columns:
+            return list(self.ids.ids)
+        return [title or id_ for title, id_ in zip(self.table[Col.TITLE].to_list(), self.ids.ids, strict=True)]
+
+    @staticmethod
+    def from_items(items: pl.DataFrame, text_fields: Sequence[str], *, min_value_count: int = 2) -> "Catalogue":
+        """Build the arrays from a validated items table.
+
+        List columns and short strings become attribute values (kept when at least `min_value_count` items share
+        them), numeric columns become numeric attributes, other strings are only part of the text.
+        """
+        created = (
+            items[Col.CREATED_AT].dt.epoch("us").fill_null(NO_TIME).to_numpy().astype(np.int64)
+            if Col.CREATED_AT in items.columns
+            else np.full(items.height, NO_TIME, np.int64)
+        )
+        numeric_fields = [name for name in items.columns if name not in _STANDARD and items.schema[name].is_numeric()]
+        numeric = (
+            items.select(pl.col(numeric_fields).cast(pl.Float32).fill_null(float("nan"))).to_numpy()
+            if numeric_fields
+            else np.empty((items.height, 0), np.float32)
+        )
+        fields = [name for name in items.columns if _is_label_column(items, name)]
+        rows, cols, names, value_field = _attribute_values(items, fields, min_value_count)
+        values = sp.csr_matrix(
+            (np.ones(len(rows), np.float32), (rows, cols)), shape=(items.height, len(names)), dtype=np.float32
+        )
+        values.data[:] = 1.0  # a value repeated in one list counts once
+        return Catalogue(
+            IdMap(items[Col.ITEM_ID].to_list()),
+            items,
+            item_texts(items, text_fields),
+            created,
+            values,
+            names,
+            value_field,
+            fields,
+            np.ascontiguousarray(numeric, dtype=np.float32),
+            numeric_fields,
+        )
+
+
+def _is_label_column(items: pl.DataFrame, name: str) -> bool:
+    if name in _STANDARD and name != Col.CATEGORIES:
+        return False
+    dtype = items.schema[name]
+    if isinstance(dtype, pl.List):
+        return dtype.inner == pl.String
+    if dtype == pl.Boolean:
+        return True
+    if dtype != pl.String:
+        return False
+    words = items[name].drop_nulls().str.count_matches(r"\S+")
+    return len(words) > 0 and float(words.median() or 0) <= _MAX_LABEL_WORDS
+
+
+def _attribute_values(
+    items: pl.DataFrame, fields: Sequence[str], min_value_count: int
+) -> tuple[list[int], list[int], list[str], npt.NDArray[np.int32]]:
+    rows: list[int] = []
+    cols: list[int] = []
+    names: list[str] = []
+    value_field: list[int] = []
+    for f, field in enumerate(fields):
+        lists = [
+            value if isinstance(value, list) else [] if value is None else [str(value)]
+            for value in items[field].to_list()
+        ]
+        counts = Counter(value for values in lists for value in set(values))
+        kept = [value for value, count in sorted(counts.items(), key=lambda pair: (-pair[1], str(pair[0])))
+                if count >= min_value_count and value]
+        column = {value: len(names) + i for i, value in enumerate(kept)}
+        names.extend(str(value) for value in kept)
+        value_field.extend([f] * len(kept))
+        for row, values in enumerate(lists):
+            for value in set(values):
+                if value in column:
+                    rows.append(row)
+                    cols.append(column[value])
+    return rows, cols, names, np.asarray(value_field, np.int32)

@@ -1,0 +1,57 @@
+"""The text of an item, built in one way for training and for serving."""
+
+import html
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import polars as pl
+
+from recsys.schema import Col
+
+_TAG: Final = re.compile(r"<(script|style)\b.*?</\1\s*>|<!--.*?-->|</?[A-Za-z][^<>]*>", re.DOTALL | re.IGNORECASE)
+_SPACE: Final = re.compile(r"\s+")
+_STANDARD: Final = frozenset({Col.ITEM_ID, Col.TITLE, Col.DESCRIPTION, Col.CATEGORIES, Col.CREATED_AT})
+# Fields whose values speak for themselves stand without a label.
+_UNLABELLED: Final = frozenset({Col.TITLE, Col.DESCRIPTION})
+
+
+def clean_text(text: str) -> str:
+    """Return `text` without HTML tags, with entities resolved and white space folded."""
+    if "<" in text or "&" in text:
+        text = html.unescape(_TAG.sub(" ", text))
+    return _SPACE.sub(" ", text).strip()
+
+
+def _field_text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return clean_text(value)
+    if isinstance(value, Iterable):
+        return ", ".join(clean_text(str(part)) for part in value if part is not None)
+    return str(value)
+
+
+def item_text(item: Mapping[str, Any], fields: Sequence[str]) -> str:
+    """Return one item's text: the named fields in order, each as a sentence, labelled unless title or description.
+
+    `*` in `fields` stands for every further attribute that holds text. Missing and empty fields are left out.
+    """
+    named = [name for name in fields if name != "*"]
+    rest = [
+        name
+        for name, value in item.items()
+        if name not in _STANDARD and name not in named and isinstance(value, str | list | tuple)
+    ]
+    parts: list[str] = []
+    for field in fields:
+        for name in rest if field == "*" else [field]:
+            if text := _field_text(item.get(name)):
+                parts.append(text if name in _UNLABELLED else f"{name.replace('_', ' ')}: {text}")
+    return ". ".join(part.rstrip(".") for part in parts)
+
+
+def item_texts(items: pl.DataFrame, fields: Sequence[str]) -> list[str]:
+    """Return the text of every row of an items table, in row order; see `item_text`."""
+    return [item_text(row, fields) for row in items.iter_rows(named=True)]
