@@ -60,9 +60,13 @@ class SplitConfig(_Section):
         description="`time`: windows of the calendar. `leave_last`: the last interactions of every user, for logs "
         "without a usable common clock.",
     )
+    test_from: str | None = Field(
+        None, description="time: moment (ISO 8601, UTC) at which the test begins; null takes test_share instead."
+    )
     test_share: Share = Field(0.10, description="time: share of the newest feedback that tests.")
     valid_share: Share = Field(0.05, description="time: share before it that stops the training early.")
     label_share: Share = Field(0.20, description="time: share before that whose outcomes label the ranker's rows.")
+    horizon: Count = Field(1, description="How many of a user's next interactions count as relevant to a request.")
     n_test: Count = Field(1, description="leave_last: last interactions of each user that test.")
     n_valid: Count = Field(1, description="leave_last: interactions before them that stop the training early.")
     n_label: Count = Field(10, description="leave_last: interactions before those that label the ranker's rows.")
@@ -127,12 +131,12 @@ class CollaborativeConfig(_Section):
 class CovisitationConfig(_Section):
     """Directed item-to-item transitions."""
 
-    window: Count = Field(5, description="How many following interactions of a user count as a transition.")
+    window: Count = Field(10, description="How many following interactions of a user count as a transition.")
     decay: Share = Field(0.8, description="Weight lost per further step between the two items.")
     history_length: Count = Field(10, description="How many latest history items vote for what comes next.")
     history_decay: Share = Field(0.8, description="Weight of a vote per step back in the history.")
     max_neighbours: Count = Field(300, description="Strongest transitions kept per item.")
-    normalisation: Share = Field(0.4, description="Exponent of the target's frequency that transitions are divided by.")
+    normalisation: Share = Field(0.3, description="Exponent of the target's frequency that transitions are divided by.")
 
 
 class ColdConfig(_Section):
@@ -171,10 +175,11 @@ class FeatureConfig(_Section):
 class RankerConfig(_Section):
     """LightGBM lambdarank."""
 
-    rows: Literal["auto", "impressions", "retrieved"] = Field(
+    rows: Literal["auto", "impressions", "retrieved", "cold"] = Field(
         "auto",
         description="What the ranker learns to order: items that were shown, candidates that the sources retrieve, "
-        "or `auto`: shown items where there are enough impressions.",
+        "items whose behaviour is hidden (cold, see pseudo_cold_share), or `auto`: shown items where there are impressions, "
+        "else retrieved ones.",
     )
     objective: Literal["lambdarank", "binary"] = Field("lambdarank", description="LightGBM objective.")
     n_trees: Count = Field(600, description="Boosting rounds at most.")

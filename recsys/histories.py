@@ -136,3 +136,37 @@ class InteractionLog:
     def item_counts(self) -> Int64:
         """Return the number of interactions of each item, int64 `(n_items,)`."""
         return np.bincount(self.item_idx, minlength=self.n_items).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class ImpressionLog:
+    """Shown items, grouped by request; requests sorted by (timestamp, order of arrival).
+
+    indptr: int64 `(n_requests + 1,)`, where each request's rows begin. Per request `(n_requests,)`: request_id
+    strings, user_idx int32, timestamp_us int64. Per row `(n_rows,)`: item_idx int32, clicked bool, position int32 (1-based,
+    0 where it was not recorded).
+    """
+
+    request_id: list[str]
+    user_idx: Int32
+    timestamp_us: Int64
+    indptr: Int64
+    item_idx: Int32
+    clicked: Bool
+    position: Int32
+
+    def __len__(self) -> int:
+        return len(self.request_id)
+
+    @cached_property
+    def row_request(self) -> Int64:
+        """The request of every row, int64 `(n_rows,)`."""
+        return np.repeat(np.arange(len(self)), np.diff(self.indptr))
+
+    @property
+    def has_positions(self) -> bool:
+        return bool((self.position > 0).any())
+
+    def rows(self, request: int) -> slice:
+        """Return the rows of one request."""
+        return slice(int(self.indptr[request]), int(self.indptr[request + 1]))

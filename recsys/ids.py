@@ -70,7 +70,8 @@ class IdMap:
         Raises:
             UnknownIdError: with the first three unknown ids and their count, when `unknown="error"`.
         """
-        rows = np.fromiter((self._idx.get(id_, UNKNOWN_IDX) for id_ in (ids := list(ids))), dtype=np.int32, count=len(ids))
+        ids = list(ids)
+        rows = np.fromiter((self._idx.get(id_, UNKNOWN_IDX) for id_ in ids), dtype=np.int32, count=len(ids))
         if unknown == "mark" or not (missing := rows == UNKNOWN_IDX).any():
             return rows
         if unknown == "drop":

@@ -1,0 +1,43 @@
+"""What people with similar behaviour did: factors and transitions."""
+
+import numpy as np
+
+from features.context import Float32, RequestContext, share_below
+
+_N_LAST = 3
+
+
+def names(_: RequestContext | None = None) -> tuple[str, ...]:
+    """Return the columns' names."""
+    return (
+        "als_score",
+        "als_share_below",
+        "als_last",
+        "als_max",
+        "als_mean",
+        "covisitation_score",
+        "covisitation_share_below",
+        "covisitation_last",
+        "covisitation_second_last",
+        "covisitation_third_last",
+    )
+
+
+def compute(context: RequestContext) -> Float32:
+    """Return float32 `(n, 10)`; NaN without a history. als_last, als_max and als_mean are cosines of item factors."""
+    rows = np.full((len(context), 10), np.nan, np.float32)
+    if not len(context.history):
+        return rows
+    factors, covisitation = context.models.factors, context.models.covisitation
+    candidates = context.candidate_idx
+    rows[:, 0] = factors.placed[candidates] @ context.user_factor
+    rows[:, 1] = share_below(rows[:, 0])
+    cosines = factors.unit_placed[candidates] @ factors.unit_placed[context.recent_idx].T  # (n, h)
+    rows[:, 2] = cosines[:, -1]
+    rows[:, 3] = cosines.max(axis=1)
+    rows[:, 4] = cosines.mean(axis=1)
+    rows[:, 5] = covisitation.score(context.history)[candidates]
+    rows[:, 6] = share_below(rows[:, 5])
+    for place, item in enumerate(context.recent_idx[: -_N_LAST - 1 : -1]):
+        rows[:, 7 + place] = covisitation.row(int(item))[candidates]
+    return rows

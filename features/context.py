@@ -1,0 +1,138 @@
+"""What all feature groups share about one request: computed once, read by each."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+
+from recsys.config import FeatureConfig
+from recsys.histories import History, Request
+from recsys.models.fitted import FittedModels
+
+Float32 = npt.NDArray[np.float32]
+Int32 = npt.NDArray[np.int32]
+Int64 = npt.NDArray[np.int64]
+
+MINUTE_US = 60_000_000
+HOUR_US = 60 * MINUTE_US
+N_RECENT = 20
+_TASTE_DECAY = 0.95
+
+
+@dataclass(frozen=True)
+class ItemTable:
+    """Per-item arrays that features read, derived once from fitted models. All have `n_items` rows."""
+
+    values: sp.csr_matrix  # float32, attribute values
+    value_field: Int32
+    field_names: tuple[str, ...]
+    numeric: Float32
+    numeric_names: tuple[str, ...]
+    numeric_scale: Float32  # (n_numeric,) spread of each numeric attribute
+    static: Float32  # (n_items, n_static) columns that do not depend on the request
+    static_names: tuple[str, ...]
+    created_at_us: Int64
+
+    @staticmethod
+    def build(models: FittedModels) -> "ItemTable":
+        catalogue = models.catalogue
+        numeric = catalogue.numeric
+        spread = np.ones(numeric.shape[1], np.float32)
+        for column in range(numeric.shape[1]):
+            present = numeric[np.isfinite(numeric[:, column]), column]
+            if len(present) and present.std() > 0:
+                spread[column] = present.std()
+        text_length = np.asarray([len(text) for text in catalogue.texts], np.float32)
+        n_values = np.diff(catalogue.values.indptr).astype(np.float32)
+        is_warm = models.factors.is_warm.astype(np.float32)
+        return ItemTable(
+            values=catalogue.values,
+            value_field=catalogue.value_field,
+            field_names=tuple(catalogue.value_fields),
+            numeric=numeric,
+            numeric_names=tuple(catalogue.numeric_fields),
+            numeric_scale=spread,
+            static=np.column_stack([np.log1p(text_length), n_values, is_warm, numeric]).astype(np.float32),
+            static_names=("text_length", "n_attribute_values", "is_warm", *catalogue.numeric_fields),
+            created_at_us=catalogue.created_at_us,
+        )
+
+
+@dataclass(frozen=True)
+class RequestContext:
+    """One request with its candidates, and what several groups need of them.
+
+    history: the latest `max_history` interactions. session: those since the last long pause. user_factor: float32
+    `(d,)`. candidate_idx: int32 `(n,)`. given: whether the caller named the candidates.
+    """
+
+    models: FittedModels
+    items: ItemTable
+    config: FeatureConfig
+    request: Request
+    candidate_idx: Int32
+    history: History
+    session: History
+    user_factor: Float32
+    given: bool
+    recent_idx: Int32 = field(default_factory=lambda: np.empty(0, np.int32))
+
+    @staticmethod
+    def build(models: FittedModels, items: ItemTable, request: Request, candidate_idx: Int32) -> "RequestContext":
+        config = models.config.features
+        history = request.history.last(config.max_history)
+        return RequestContext(
+            models=models,
+            items=items,
+            config=config,
+            request=request,
+            candidate_idx=candidate_idx,
+            history=history,
+            session=current_session(history, request.as_of_us, int(config.session_gap_minutes * MINUTE_US)),
+            user_factor=models.factors.fold_in(request.history),
+            given=request.candidates is not None,
+            recent_idx=history.item_idx[-N_RECENT:],
+        )
+
+    def __len__(self) -> int:
+        return len(self.candidate_idx)
+
+    def taste(self, history: History) -> Float32:
+        """Return the decayed, normalised attribute profile of a history, float32 `(n_values,)`.
+
+        Each field's part sums to 1, so that a match is the share of the history (newest first, 0.95 per step) with it.
+        """
+        profile = np.zeros(self.items.values.shape[1], np.float32)
+        if not len(history) or not len(profile):
+            return profile
+        decay = np.float32(_TASTE_DECAY) ** np.arange(len(history) - 1, -1, -1, dtype=np.float32)
+        profile = (decay @ self.items.values[history.item_idx]).astype(np.float32)
+        totals = np.bincount(self.items.value_field, weights=profile, minlength=len(self.items.field_names))
+        return (profile / np.maximum(totals, 1e-9)[self.items.value_field]).astype(np.float32)
+
+    def matches(self, profile: Float32) -> Float32:
+        """Return how well each candidate's values fit a profile, per field, float32 `(n, n_fields)`."""
+        n_fields = len(self.items.field_names)
+        rows = self.items.values[self.candidate_idx]
+        place = np.repeat(np.arange(len(self)), np.diff(rows.indptr)) * n_fields + self.items.value_field[rows.indices]
+        sums = np.bincount(place, weights=profile[rows.indices], minlength=len(self) * n_fields)
+        return sums.reshape(len(self), n_fields).astype(np.float32)
+
+
+def current_session(history: History, as_of_us: int, gap_us: int) -> History:
+    """Return the newest interactions with no pause longer than `gap_us` between them or before `as_of_us`."""
+    if not len(history):
+        return history
+    pauses = np.diff(np.append(history.timestamp_us, as_of_us))
+    breaks = np.flatnonzero(pauses > gap_us)
+    length = len(history) - (int(breaks[-1]) + 1 if len(breaks) else 0)
+    return history.last(length) if length else History.empty()
+
+
+def share_below(scores: Float32) -> Float32:
+    """Return for each score the share of the others that are lower, float32 in [0, 1]; equal scores share a value."""
+    n = len(scores)
+    if n <= 1:
+        return np.zeros(n, np.float32)
+    return (np.searchsorted(np.sort(scores), scores, side="left") / np.float32(n - 1)).astype(np.float32)

@@ -1,0 +1,100 @@
+"""The way of a request: candidates, features, scores. The same for training, evaluation and serving."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from features.assemble import feature_names, feature_rows
+from features.context import ItemTable
+from recsys.histories import Request
+from recsys.models.fitted import FittedModels
+from recsys.retrieval.blend import Candidates, blend
+from recsys.retrieval.index import build_index
+from recsys.retrieval.sources import build_sources
+
+Float32 = npt.NDArray[np.float32]
+Int32 = npt.NDArray[np.int32]
+
+_NOTHING = np.empty(0, np.int32)
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Candidates in order. Arrays of one length `(n,)`, best first; ties go to the better fused retrieval rank.
+
+    item_idx: int32. score: float32, unbounded. sources: uint8 bits over `source_names`. features: float32
+    `(n, n_features)`, row `i` belongs to `item_idx[i]`.
+    """
+
+    item_idx: Int32
+    score: Float32
+    sources: npt.NDArray[np.uint8]
+    source_names: tuple[str, ...]
+    features: Float32
+    feature_names: tuple[str, ...]
+
+    def source_names_of(self, place: int) -> list[str]:
+        """Return the names of the sources that proposed the item at a place."""
+        return [name for bit, name in enumerate(self.source_names) if self.sources[place] >> bit & 1]
+
+
+class RankingPath:
+    """Retrieves, computes features and ranks with one set of fitted models."""
+
+    def __init__(self, models: FittedModels) -> None:
+        self.models = models
+        self.items = ItemTable.build(models)
+        self.sources = build_sources(models)
+        self.feature_groups = feature_names(models, self.items)
+        self._text_index = build_index(models.item_embeddings, exact_below=models.config.retrieval.exact_below)
+        self._factor_index = build_index(models.factors.unit_placed, exact_below=models.config.retrieval.exact_below)
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        return tuple(self.feature_groups)
+
+    def candidates(self, request: Request, *, exclude: Int32 = _NOTHING) -> Candidates:
+        """Return what the sources propose, or the request's own candidates; see `recsys.retrieval.blend`."""
+        config = self.models.config.retrieval
+        return blend(self.sources, request, config, n_items=len(self.models.catalogue), exclude=exclude)
+
+    def rows(self, request: Request, candidate_idx: Int32) -> Float32:
+        """Return feature rows, float32 `(n, n_features)`; see `features.assemble`."""
+        return feature_rows(self.models, self.items, request, candidate_idx)
+
+    def rank(self, request: Request, *, exclude: Int32 = _NOTHING) -> Ranking:
+        """Return the request's candidates in the ranker's order, best first.
+
+        Without a ranker the fused retrieval order stands, with falling scores. `exclude` does not touch candidates
+        that the request itself names.
+        """
+        found = self.candidates(request, exclude=exclude)
+        rows = self.rows(request, found.item_idx)
+        ranker = self.models.ranker
+        score = ranker.score(rows) if ranker is not None else -np.arange(len(found), dtype=np.float32)
+        order = np.argsort(-score, kind="stable")
+        return Ranking(
+            found.item_idx[order],
+            score[order],
+            found.sources[order],
+            found.source_names,
+            rows[order],
+            self.feature_names,
+        )
+
+    def similar(self, item_idx: int, n: int, *, exclude: Int32 = _NOTHING) -> tuple[Int32, Float32]:
+        """Return at most `n` items like one item, and scores in [-1, 1]: mean of text and factor cosine, best first."""
+        wanted = n + len(exclude) + 1
+        embeddings, factors = self.models.item_embeddings, self.models.factors.unit_placed
+        near = np.union1d(
+            self._text_index.search(embeddings[item_idx], wanted), self._factor_index.search(factors[item_idx], wanted)
+        ).astype(np.int32)
+        near = near[~np.isin(near, exclude) & (near != item_idx)]
+        score = 0.5 * (embeddings[near] @ embeddings[item_idx] + factors[near] @ factors[item_idx])
+        order = np.lexsort((near, -score))[:n]
+        return near[order], score[order].astype(np.float32)
+
+    def record(self, item_idx: int, timestamp_us: int, *, kind: str, weight: float = 1.0) -> None:
+        """Count a live event; kind is `interactions`, `shown` or `clicked`. Safe to call from several threads."""
+        self.models.counters.record(item_idx, timestamp_us, kind=kind, weight=weight)

@@ -1,0 +1,292 @@
+"""One trained system as one folder: whole, unchanged and of one piece, or refused.
+
+Files: manifest.json, items.parquet, users.parquet, arrays.safetensors (embeddings and factors), covisitation.npz,
+log.npz, counters.npz, ranker.txt, encoder/. Nothing in it can run code when read.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import lightgbm
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import scipy.sparse as sp
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from recsys.catalogue import Catalogue
+from recsys.config import Config
+from recsys.counters import BucketCounts, Counters
+from recsys.errors import BundleError
+from recsys.histories import InteractionLog
+from recsys.ids import IdMap
+from recsys.models.covisitation import Covisitation
+from recsys.models.encoder import TextEncoder
+from recsys.models.factors import ItemFactors
+from recsys.models.fitted import FittedModels
+from recsys.models.ranker import Ranker
+from recsys.schema import Col
+
+SCHEMA_VERSION: Final = 1
+MANIFEST: Final = "manifest.json"
+_COUNTER_KINDS: Final = ("interactions", "shown", "clicked")
+
+
+class Manifest(BaseModel):
+    """What a bundle is and what belongs to it; the first file that is read."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: int = Field(description="Layout of the bundle's files.")
+    bundle_id: str = Field(description="SHA-256 over the hashes of all files.")
+    created_at: str = Field(description="When it was written, ISO 8601 UTC.")
+    config: Config = Field(description="The configuration of the training.")
+    data: dict[str, Any] = Field(description="Name, format, fingerprint and sizes of the data.")
+    data_until_us: int = Field(description="Time of the newest interaction that is in it, microseconds UTC.")
+    git_commit: str | None = Field(description="Commit of the code, where it ran from a checkout.")
+    versions: dict[str, str] = Field(description="Versions of the libraries that the files depend on.")
+    metrics: dict[str, float] = Field(description="Headline metrics on the test window.")
+    encoder_fingerprint: str | None = Field(description="The encoder that made the item embeddings.")
+    feature_names: tuple[str, ...] = Field(description="Columns that the ranker reads, in order.")
+    files: dict[str, str] = Field(description="SHA-256 of every other file.")
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle in memory."""
+
+    manifest: Manifest
+    models: FittedModels
+
+
+def write_bundle(
+    models: FittedModels,
+    encoder_folder: Path | None,
+    folder: Path,
+    *,
+    data: dict[str, Any],
+    metrics: dict[str, float],
+) -> Manifest:
+    """Write fitted models to a new folder, which appears whole or not at all.
+
+    Everything is written to a folder beside it, flushed to disk, then renamed.
+
+    Raises:
+        BundleError: there is something at `folder` already, or the models have no ranker.
+    """
+    if models.ranker is None:
+        raise BundleError("these models have no ranker; train one before writing a bundle")
+    if folder.exists():
+        raise BundleError(f"{folder} exists; a bundle is never overwritten, name a new folder")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    beside = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}.part"
+    beside.mkdir()
+    try:
+        _write_files(models, encoder_folder, beside)
+        files = {str(path.relative_to(beside).as_posix()): _sha256(path) for path in _files_of(beside)}
+        manifest = Manifest(
+            schema_version=SCHEMA_VERSION,
+            bundle_id=hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest(),
+            created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            config=models.config,
+            data=data,
+            data_until_us=int(models.log.timestamp_us.max()) if len(models.log) else 0,
+            git_commit=git_commit(),
+            versions={"python": platform.python_version(), "lightgbm": lightgbm.__version__, "numpy": np.__version__},
+            metrics=metrics,
+            encoder_fingerprint=models.encoder.fingerprint if models.encoder is not None else None,
+            feature_names=models.ranker.feature_names,
+            files=files,
+        )
+        (beside / MANIFEST).write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
+        for path in [*_files_of(beside), beside / MANIFEST, beside]:
+            _fsync(path)
+        beside.rename(folder)
+        _fsync(folder.parent)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return manifest
+
+
+def load_bundle(folder: Path) -> Bundle:
+    """Read a bundle after checking that it is whole and of one piece.
+
+    Raises:
+        BundleError: the manifest is missing or of another layout, a file is missing, was changed or does not belong,
+            or the encoder is not the one that made the item embeddings; the message names the file.
+    """
+    manifest = read_manifest(folder)
+    _check_files(folder, manifest)
+    return Bundle(manifest, _read_models(folder, manifest))
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read and check the manifest alone; see `load_bundle`."""
+    try:
+        text = (folder / MANIFEST).read_text(encoding="utf-8")
+    except OSError as error:
+        raise BundleError(f"{folder} is no bundle: {MANIFEST} cannot be read ({error.strerror})") from None
+    try:
+        version = json.loads(text)["schema_version"]
+        if version == SCHEMA_VERSION:
+            return Manifest.model_validate_json(text)
+    except (ValueError, KeyError, TypeError, ValidationError) as error:
+        raise BundleError(f"{folder}: {MANIFEST} is damaged ({type(error).__name__}); fetch the bundle again") from None
+    raise BundleError(
+        f"{folder} has layout {version}, this version reads {SCHEMA_VERSION}; train again or use a matching version"
+    )
+
+
+def git_commit() -> str | None:
+    """Return the commit that the running code is checked out at, None where it is installed without one."""
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _write_files(models: FittedModels, encoder_folder: Path | None, folder: Path) -> None:
+    models.catalogue.table.write_parquet(folder / "items.parquet")
+    users = {Col.USER_ID: list(models.user_ids.ids)} | {
+        name: models.user_attributes[:, column] for column, name in enumerate(models.user_attribute_names)
+    }
+    pl.DataFrame(users, schema_overrides={Col.USER_ID: pl.String}).write_parquet(folder / "users.parquet")
+    factors = models.factors
+    save_file(
+        {
+            "item_embeddings": np.ascontiguousarray(models.item_embeddings),
+            "factors_own": np.ascontiguousarray(factors.own),
+            "factors_content": np.ascontiguousarray(factors.content),
+            "is_warm": factors.is_warm,
+        },
+        folder / "arrays.safetensors",
+        metadata={
+            "encoder_fingerprint": models.encoder.fingerprint if models.encoder is not None else "",
+            "regularization": repr(factors.regularization),
+            "alpha": repr(factors.alpha),
+        },
+    )
+    sp.save_npz(folder / "covisitation.npz", models.covisitation.transitions)
+    log = models.log
+    _save_npz(
+        folder / "log.npz", user_idx=log.user_idx, item_idx=log.item_idx, timestamp_us=log.timestamp_us,
+        weight=log.weight, row=log.row,
+    )  # fmt: skip
+    counts: dict[str, npt.NDArray[Any]] = {}
+    for kind in _COUNTER_KINDS:
+        counter: BucketCounts = getattr(models.counters, kind)
+        counts[f"{kind}_key"], counts[f"{kind}_cumulative"] = counter.key, counter.cumulative
+        counts[f"{kind}_clock"] = np.array([counter.first_us, counter.bucket_us, counter.n_buckets], np.int64)
+    _save_npz(folder / "counters.npz", **counts)
+    if models.ranker is not None:
+        models.ranker.save(folder / "ranker.txt")
+    if encoder_folder is not None:
+        shutil.copytree(encoder_folder, folder / "encoder")
+
+
+def _read_models(folder: Path, manifest: Manifest) -> FittedModels:
+    config = manifest.config
+    try:
+        items = pl.read_parquet(folder / "items.parquet")
+        users = pl.read_parquet(folder / "users.parquet")
+        with safe_open(folder / "arrays.safetensors", framework="np") as arrays:
+            made_by = (arrays.metadata() or {}).get("encoder_fingerprint") or None
+            metadata = arrays.metadata()
+            tensors = {name: arrays.get_tensor(name) for name in arrays.keys()}  # noqa: SIM118
+        log = _load_npz(folder / "log.npz")
+        counts = _load_npz(folder / "counters.npz")
+        transitions = sp.load_npz(folder / "covisitation.npz").tocsr()
+    except (OSError, ValueError, KeyError, SafetensorError, pl.exceptions.PolarsError) as error:
+        raise BundleError(f"{folder}: a file of the bundle cannot be read: {error}") from error
+    encoder = TextEncoder.load(folder / "encoder") if (folder / "encoder").is_dir() else None
+    _check_encoder(folder, manifest, made_by, encoder)
+    names = tuple(name for name in users.columns if name != Col.USER_ID)
+    user_attributes = users.select(names).to_numpy() if names else np.empty((users.height, 0))
+    return FittedModels(
+        config=config,
+        catalogue=Catalogue.from_items(items, config.data.text_fields),
+        user_ids=IdMap(users[Col.USER_ID].to_list()),
+        user_attributes=user_attributes.astype(np.float32),
+        user_attribute_names=names,
+        log=InteractionLog(**log, n_users=users.height, n_items=items.height),
+        item_embeddings=tensors["item_embeddings"],
+        factors=ItemFactors(
+            own=tensors["factors_own"],
+            content=tensors["factors_content"],
+            is_warm=tensors["is_warm"],
+            regularization=float(metadata["regularization"]),
+            alpha=float(metadata["alpha"]),
+        ),
+        covisitation=Covisitation(
+            transitions, config.covisitation.history_length, config.covisitation.history_decay
+        ),
+        counters=Counters(*(_bucket_counts(counts, kind) for kind in _COUNTER_KINDS)),
+        encoder=encoder,
+        ranker=Ranker.load(folder / "ranker.txt", manifest.feature_names),
+    )
+
+
+def _bucket_counts(arrays: dict[str, npt.NDArray[Any]], kind: str) -> BucketCounts:
+    return BucketCounts(
+        arrays[f"{kind}_key"], arrays[f"{kind}_cumulative"], *(int(value) for value in arrays[f"{kind}_clock"])
+    )
+
+
+def _check_files(folder: Path, manifest: Manifest) -> None:
+    present = {str(path.relative_to(folder).as_posix()) for path in _files_of(folder)}
+    if missing := sorted(set(manifest.files) - present):
+        raise BundleError(f"{folder}: {missing[0]} is missing ({len(missing)} file(s)); fetch the bundle again")
+    if foreign := sorted(present - set(manifest.files)):
+        raise BundleError(f"{folder}: {foreign[0]} does not belong to the bundle; fetch it again into an empty folder")
+    for name, expected in manifest.files.items():
+        if _sha256(folder / name) != expected:
+            raise BundleError(f"{folder}: {name} was changed after the bundle was written; fetch the bundle again")
+
+
+def _check_encoder(folder: Path, manifest: Manifest, made_by: str | None, encoder: TextEncoder | None) -> None:
+    present = encoder.fingerprint if encoder is not None else None
+    if made_by != present or manifest.encoder_fingerprint != present:
+        raise BundleError(
+            f"{folder}: the item embeddings were made by encoder {str(made_by)[:12]}, but the bundle holds encoder "
+            f"{str(present)[:12]}; embeddings of two encoders cannot be compared, so train again"
+        )
+
+
+def _files_of(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _save_npz(path: Path, **arrays: npt.NDArray[Any]) -> None:
+    np.savez_compressed(path, allow_pickle=False, **arrays)
+
+
+def _load_npz(path: Path) -> dict[str, npt.NDArray[Any]]:
+    with np.load(path, allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}

@@ -1,0 +1,59 @@
+"""Item factors of implicit matrix factorisation, and a user's factor solved from a history at request time."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from recsys.histories import History
+
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ItemFactors:
+    """Factors of all items, and what is needed to fold a history in.
+
+    own: float32 `(n_items, d)`, fitted; zero rows for items without behaviour.
+    content: float32 `(n_items, d)`, predicted from text and attributes.
+    is_warm: bool `(n_items,)`, whether an item's own factors are trusted.
+    """
+
+    own: Float32
+    content: Float32
+    is_warm: npt.NDArray[np.bool_]
+    regularization: float
+    alpha: float
+
+    @cached_property
+    def placed(self) -> Float32:
+        """Own factors where an item is warm, else those its content predicts, float32 `(n_items, d)`."""
+        return np.ascontiguousarray(np.where(self.is_warm[:, None], self.own, self.content))
+
+    @cached_property
+    def unit_placed(self) -> Float32:
+        """`placed` with rows of length 1 (zero rows stay zero)."""
+        norms = np.linalg.norm(self.placed, axis=1, keepdims=True)
+        return (self.placed / np.maximum(norms, 1e-12)).astype(np.float32)
+
+    @cached_property
+    def _gram(self) -> Float64:
+        own = self.own.astype(np.float64)
+        return own.T @ own + self.regularization * np.eye(own.shape[1])
+
+    def fold_in(self, history: History) -> Float32:
+        """Return the user factor that a history implies, float32 `(d,)`; zeros for an empty history.
+
+        Solves equation 4 of Hu, Koren and Volinsky (2008), "Collaborative filtering for implicit feedback datasets",
+        with confidence `1 + alpha * weight` and the item factors held fixed. Deviation: items without factors of their
+        own take part with those predicted from content.
+        """
+        if not len(history):
+            return np.zeros(self.own.shape[1], np.float32)
+        items = self.placed[history.item_idx].astype(np.float64)  # (h, d)
+        extra = self.alpha * history.weight.astype(np.float64)  # (h,) confidence beyond 1
+        left = self._gram + (items * extra[:, None]).T @ items  # (d, d)
+        right = (1.0 + extra) @ items  # (d,)
+        return np.linalg.solve(left, right).astype(np.float32)

@@ -1,0 +1,110 @@
+"""What the engine is asked and what it answers, without arrays and without HTTP."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from features.path import Ranking
+from recsys.histories import Request
+from recsys.schema import Warmth
+from serving.sessions import SessionItem
+
+Int32 = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Query:
+    """A wish for a list; see `serving.schemas.RecommendationRequest` for the meaning and the bounds of each field."""
+
+    user_id: str | None = None
+    n: int = 10
+    history: Sequence[SessionItem] = ()
+    candidates: Sequence[str] | None = None
+    exclude: Sequence[str] = ()
+    exclude_seen: bool = True
+
+
+@dataclass(frozen=True)
+class NewEvent:
+    """An event as it comes in. Without `event_id` it gets a new one, without `timestamp_us` it happens now."""
+
+    user_id: str
+    item_id: str
+    event: str
+    event_id: str | None = None
+    timestamp_us: int | None = None
+    value: float | None = None
+    recommendation_id: str | None = None
+    text: str | None = None
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """Which model answers. alias: None for a bundle from a folder, whose version is its bundle id."""
+
+    name: str
+    version: str
+    alias: str | None = None
+
+
+@dataclass(frozen=True)
+class Ignored:
+    """Ids that the catalogue lacks: how many, and the first three."""
+
+    count: int
+    first: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SlateItem:
+    """An item of a list. rank: 1-based. score: orders this list only. sources: empty where the caller proposed it."""
+
+    item_id: str
+    score: float
+    rank: int
+    sources: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Slate:
+    """The answer to a query. ignored: by the part of the request that named the unknown ids."""
+
+    recommendation_id: str
+    model: ModelInfo
+    user: Warmth
+    items: tuple[SlateItem, ...]
+    ignored: dict[str, Ignored] = field(default_factory=dict)
+    degraded: bool = False
+
+
+@dataclass(frozen=True)
+class SimilarItems:
+    """Items like one item, most similar first."""
+
+    model: ModelInfo
+    items: tuple[SlateItem, ...]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What became of a batch: ids in its order, and how many were known already."""
+
+    event_ids: tuple[str, ...]
+    duplicates: int
+
+
+@dataclass(frozen=True)
+class ServedRequest:
+    """An answered query as arrays, enough to compute its feature rows again.
+
+    request: history, moment, user row and candidates as they were ranked. ranking: every candidate with its score and
+    feature row, the first of which are the slate.
+    """
+
+    recommendation_id: str
+    user_id: str | None
+    request: Request
+    exclude: Int32
+    ranking: Ranking

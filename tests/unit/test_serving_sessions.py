@@ -1,0 +1,116 @@
+"""Histories put together from training, store and request."""
+
+import numpy as np
+import pytest
+
+from recsys.config import DataConfig
+from recsys.histories import History
+from recsys.ids import IdMap
+from serving.sessions import SessionItem, add_without_repeats, event_weight, session_history, stored_history
+from serving.store import Event
+
+ITEMS = IdMap(["a", "b", "c", "d"])
+CONFIG = DataConfig(event_weights={"view": 0.3, "purchase": 4.0, "report": 0.0}, min_rating=3.5)
+NOW_US = 1_000
+
+
+def history(*rows: tuple[int, int, float]) -> History:
+    columns = list(zip(*rows, strict=True)) or [(), (), ()]
+    return History(np.array(columns[0], np.int32), np.array(columns[1], np.int64), np.array(columns[2], np.float32))
+
+
+def rows(of: History) -> list[tuple[int, int, float]]:
+    return [
+        (int(i), int(t), round(float(w), 3)) for i, t, w in zip(of.item_idx, of.timestamp_us, of.weight, strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("event", "value", "weight"),
+    [
+        ("purchase", None, 4.0),
+        ("view", 9.0, 0.3),
+        ("report", None, 0.0),
+        ("unheard-of", None, 1.0),
+        (None, None, 1.0),
+        ("rating", 3.0, 0.0),
+        ("rating", 3.5, 1.0),
+        ("rating", None, 1.0),
+    ],
+)
+def test_an_event_weighs_what_it_weighs_in_training(event: str | None, value: float | None, weight: float) -> None:
+    assert event_weight(event, value, CONFIG) == weight
+
+
+def test_a_negative_weight_counts_as_none() -> None:
+    assert event_weight("dislike", None, DataConfig(event_weights={"dislike": -1.0})) == 0.0
+
+
+def test_stored_events_become_a_history_without_unknown_items_and_weightless_kinds() -> None:
+    events = [
+        Event("1", "u", "c", "purchase", 10),
+        Event("2", "u", "gone", "view", 20),
+        Event("3", "u", "a", "report", 30),
+        Event("4", "u", "b", "rating", 40, 1.0),
+        Event("5", "u", "b", "view", 50),
+    ]
+
+    assert rows(stored_history(events, ITEMS, CONFIG, as_of_us=NOW_US)) == [(2, 10, 4.0), (1, 50, 0.3)]
+
+
+def test_an_event_from_a_clock_ahead_of_ours_has_just_happened() -> None:
+    events = [Event("1", "u", "c", "view", 10), Event("2", "u", "a", "view", NOW_US + 77)]
+
+    assert rows(stored_history(events, ITEMS, CONFIG, as_of_us=NOW_US)) == [(2, 10, 0.3), (0, NOW_US - 1, 0.3)]
+
+
+def test_a_session_without_times_ends_just_before_the_request() -> None:
+    session = [SessionItem("b"), SessionItem("nowhere"), SessionItem("d", event="purchase"), SessionItem("a")]
+
+    assert rows(session_history(session, ITEMS, CONFIG, as_of_us=NOW_US)) == [
+        (1, 996, 1.0),
+        (3, 998, 4.0),
+        (0, 999, 1.0),
+    ]
+
+
+def test_entries_without_a_time_stay_before_the_entry_that_follows() -> None:
+    session = [SessionItem("b"), SessionItem("c", 500), SessionItem("d"), SessionItem("a", NOW_US + 5)]
+
+    assert rows(session_history(session, ITEMS, CONFIG, as_of_us=NOW_US)) == [
+        (1, 499, 1.0),
+        (2, 500, 1.0),
+        (3, 998, 1.0),
+        (0, 999, 1.0),
+    ]
+
+
+def test_an_empty_session_is_an_empty_history() -> None:
+    empty = session_history([], ITEMS, CONFIG, as_of_us=NOW_US)
+
+    assert len(empty) == 0
+    assert (empty.item_idx.dtype, empty.timestamp_us.dtype, empty.weight.dtype) == (np.int32, np.int64, np.float32)
+
+
+def test_what_training_knows_already_is_not_counted_twice() -> None:
+    trained = history((0, 10, 1.0), (1, 20, 1.0), (2, 30, 1.0))
+    stored = history((1, 20, 0.3), (1, 21, 0.3), (2, 20, 0.3), (3, 40, 0.3))
+
+    assert rows(add_without_repeats(trained, stored)) == [
+        (0, 10, 1.0),
+        (1, 20, 1.0),
+        (2, 20, 0.3),
+        (1, 21, 0.3),
+        (2, 30, 1.0),
+        (3, 40, 0.3),
+    ]
+
+
+def test_repeats_within_the_newer_history_stay() -> None:
+    assert rows(add_without_repeats(history(), history((1, 5, 1.0), (1, 5, 1.0)))) == [(1, 5, 1.0), (1, 5, 1.0)]
+
+
+def test_nothing_new_leaves_the_history_as_it_is() -> None:
+    known = history((0, 10, 1.0))
+
+    assert add_without_repeats(known, History.empty()) is known

@@ -1,0 +1,76 @@
+"""Fits item factors and transitions on a log, and places items without behaviour among the factors."""
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+from implicit.als import AlternatingLeastSquares
+from threadpoolctl import threadpool_limits
+
+from recsys.catalogue import Catalogue
+from recsys.config import Config
+from recsys.counters import BucketCounts, Counters
+from recsys.histories import ImpressionLog, InteractionLog
+from recsys.models.content_map import ContentMap
+from recsys.models.factors import ItemFactors
+
+Float32 = npt.NDArray[np.float32]
+
+
+def fit_factors(
+    log: InteractionLog,
+    catalogue: Catalogue,
+    embeddings: Float32,
+    config: Config,
+    seed: np.random.SeedSequence,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> ItemFactors:
+    """Return ALS item factors with every item placed: own factors where warm, else those its content predicts.
+
+    The confidence of an interaction is `1 + alpha * weight` (Hu, Koren and Volinsky, 2008), weights of repeated
+    interactions added up.
+    """
+    settings = config.collaborative
+    matrix = log.matrix()
+    matrix.data = 1.0 + np.float32(settings.alpha) * matrix.data
+    model = AlternatingLeastSquares(
+        factors=settings.factors,
+        regularization=settings.regularization,
+        alpha=1.0,
+        iterations=settings.iterations,
+        random_state=int(seed.generate_state(1)[0]),
+        use_gpu=False,
+    )
+    with threadpool_limits(limits=1, user_api="blas"):  # implicit brings its own threads
+        model.fit(
+            matrix,
+            show_progress=False,
+            callback=None if on_progress is None else lambda i, *_: on_progress(i + 1, settings.iterations),
+        )
+    counts = log.item_counts()
+    own = np.where(counts[:, None] > 0, np.asarray(model.item_factors, np.float32), np.float32(0))
+    content = ContentMap.fit(catalogue, embeddings, own, counts, config.cold).predict(catalogue, embeddings)
+    return ItemFactors(
+        own=own,
+        content=content,
+        is_warm=counts >= config.cold.min_interactions,
+        regularization=settings.regularization,
+        alpha=settings.alpha,
+    )
+
+
+def fit_counters(
+    log: InteractionLog, impressions: ImpressionLog | None, request_mask: npt.NDArray[np.bool_] | None, config: Config
+) -> Counters:
+    """Return time-bucketed counters of the given interactions and of the impressions of the masked requests."""
+    bucket_us = int(config.features.bucket_minutes * 60_000_000)
+    none = BucketCounts.build(np.empty(0, np.int32), np.empty(0, np.int64), None, bucket_us=bucket_us)
+    shown = clicked = none
+    if impressions is not None and request_mask is not None:
+        rows = request_mask[impressions.row_request]
+        times = impressions.timestamp_us[impressions.row_request]
+        shown = BucketCounts.build(impressions.item_idx[rows], times[rows], None, bucket_us=bucket_us)
+        rows = rows & impressions.clicked
+        clicked = BucketCounts.build(impressions.item_idx[rows], times[rows], None, bucket_us=bucket_us)
+    interactions = BucketCounts.build(log.item_idx, log.timestamp_us, log.weight, bucket_us=bucket_us)
+    return Counters(interactions, shown, clicked)

@@ -1,0 +1,135 @@
+"""Measures a fitted system, and each of its parts alone, on the same labelled requests."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from features.path import RankingPath
+from recsys.config import EvaluationConfig
+from recsys.evaluation.intervals import Interval
+from recsys.evaluation.metrics import PerRequestMetrics, list_metrics, pessimistic_ranks, ranking_metrics
+from recsys.evaluation.report import compare_systems
+from recsys.evaluation.slices import slice_masks, summarise
+from recsys.histories import Request
+from recsys.retrieval.index import top_n
+from recsys.schema import Warmth
+from training.requests import LabelledRequest
+
+Float32 = npt.NDArray[np.float32]
+Int32 = npt.NDArray[np.int32]
+Table = dict[str, dict[str, Interval]]
+
+FULL: Final = "full"
+RANDOM: Final = "random"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured, system by system.
+
+    differences: full minus another system, paired. slices: system → slice → metric. lists: system → int32
+    `(n_requests, k)` best items, -1 as padding; None where the requests only order given items.
+    """
+
+    systems: Table
+    differences: Table
+    slices: dict[str, Table]
+    lists: dict[str, Int32] | None
+    n_requests: int
+
+
+def evaluate(
+    path: RankingPath,
+    requests: Sequence[LabelledRequest],
+    config: EvaluationConfig,
+    seed: np.random.SeedSequence,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Return metrics with intervals of the full system, of every candidate source alone, and of random order.
+
+    Requests with candidates of their own are measured by the order of those; the others by the rank of the relevant items
+    in the whole catalogue, items of the history left out. An item that the full system did not retrieve ranks last.
+    """
+    ranks_seed, bootstrap_seed = seed.spawn(2)
+    rng = np.random.default_rng(ranks_seed)
+    names = (FULL, RANDOM, *(source.name for source in path.sources))
+    results = {name: PerRequestMetrics() for name in names}
+    lists = {name: np.full((len(requests), config.k), -1, np.int32) for name in names}
+    for place, labelled in enumerate(requests):
+        user_id = _user_key(path, labelled.request)
+        for name, scores in _scores_of_all(path, labelled, rng):
+            metrics, best = _measure(scores, labelled, config.k)
+            results[name].add(user_id, metrics)
+            lists[name][place, : len(best)] = best
+        if on_progress is not None:
+            on_progress(place + 1, len(requests))
+    bootstrap = np.random.default_rng(bootstrap_seed)
+    systems, differences = compare_systems(results, n_bootstrap=config.n_bootstrap, rng=bootstrap)
+    masks = _masks(path, requests)
+    slices = {
+        name: summarise(
+            result.arrays(), masks, clusters=result.clusters(), n_bootstrap=config.n_bootstrap, rng=bootstrap
+        )
+        for name, result in results.items()
+    }
+    given = any(labelled.request.candidates is not None for labelled in requests)
+    return Evaluation(systems, differences, slices, None if given else lists, len(requests))
+
+
+def _scores_of_all(
+    path: RankingPath, labelled: LabelledRequest, rng: np.random.Generator
+) -> list[tuple[str, Float32]]:
+    """Return every system's score of every item, `(n_items,)`; -inf for what a system leaves out."""
+    n_items = len(path.models.catalogue)
+    ranking = path.rank(labelled.request, exclude=labelled.exclude)
+    full = np.full(n_items, -np.inf, np.float32)
+    full[ranking.item_idx] = ranking.score
+    scores = [(FULL, full), (RANDOM, rng.random(n_items, dtype=np.float32))]
+    scores.extend((source.name, source.score_all(labelled.request).copy()) for source in path.sources)
+    return scores
+
+
+def _measure(scores: Float32, labelled: LabelledRequest, k: int) -> tuple[dict[str, float], Int32]:
+    given = labelled.request.candidates
+    if given is not None:
+        clicked = np.isin(given, labelled.relevant_idx)
+        return list_metrics(scores[given], clicked), given[top_n(scores[given], k)]
+    scores[labelled.exclude] = -np.inf
+    relevant = np.zeros(len(scores), np.bool_)
+    relevant[labelled.relevant_idx] = True
+    n_found = int(np.isfinite(scores[labelled.relevant_idx]).sum())
+    ranks = pessimistic_ranks(scores, relevant)[:n_found]
+    return ranking_metrics(ranks, len(labelled.relevant_idx), (k, 2 * k)), top_n(scores, k)
+
+
+def user_warmth(path: RankingPath, request: Request) -> Warmth:
+    """Return what is known of a request's user: fitted on, only a session, or nothing."""
+    log = path.models.log
+    if 0 <= request.user_idx < log.n_users and log.indptr[request.user_idx + 1] > log.indptr[request.user_idx]:
+        return Warmth.WARM
+    return Warmth.COLD if len(request.history) else Warmth.UNKNOWN
+
+
+def item_warmth(path: RankingPath, item_idx: int) -> Warmth:
+    """Return what is known of an item: its own behaviour, only its text, or nothing."""
+    if path.models.factors.is_warm[item_idx]:
+        return Warmth.WARM
+    return Warmth.COLD if path.models.item_embeddings[item_idx].any() else Warmth.UNKNOWN
+
+
+def _masks(path: RankingPath, requests: Sequence[LabelledRequest]) -> dict[str, npt.NDArray[np.bool_]]:
+    first = np.array([labelled.relevant_idx[0] for labelled in requests], np.int64)
+    return slice_masks(
+        user_warmth=[user_warmth(path, labelled.request).value for labelled in requests],
+        item_warmth=[item_warmth(path, int(item)).value for item in first],
+        relevant_item_idx=first,
+        item_counts=path.models.item_counts,
+        history_length=np.array([len(labelled.request.history) for labelled in requests], np.int64),
+    )
+
+
+def _user_key(path: RankingPath, request: Request) -> str:
+    return path.models.user_ids.id_of(request.user_idx) if request.user_idx >= 0 else ""

@@ -1,0 +1,130 @@
+"""Fits everything but the ranker on what is known at one fold, and makes the labelled requests of a fold."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from recsys.config import Config
+from recsys.datasets.encoded import EncodedData
+from recsys.errors import ConfigError
+from recsys.models.covisitation import Covisitation
+from recsys.models.encoder import TextEncoder
+from recsys.models.fitted import FittedModels
+from recsys.splits import Fold, Split
+from training.collaborative import fit_counters, fit_factors
+from training.requests import (
+    LabelledRequest,
+    cold_requests,
+    fold_ends,
+    next_item_requests,
+    sample_requests,
+    sample_targets,
+    shown_requests,
+)
+
+Bool = npt.NDArray[np.bool_]
+Float32 = npt.NDArray[np.float32]
+Int32 = npt.NDArray[np.int32]
+
+# Factors are solved from this much history at most; features read less of it.
+MAX_REQUEST_HISTORY: Final = 1_000
+
+Rows = Literal["impressions", "retrieved", "cold"]
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The data as arrays with its split, and the items' texts as embeddings.
+
+    item_embeddings: float32 `(n_items, embedding_size)`. pseudo_cold_idx: int32, items whose behaviour is hidden from what
+    feeds the training rows.
+    """
+
+    data: EncodedData
+    split: Split
+    config: Config
+    item_embeddings: Float32
+    encoder: TextEncoder | None
+    pseudo_cold_idx: Int32
+
+    @property
+    def rows(self) -> Rows:
+        """What the ranker learns to order here."""
+        if self.config.ranker.rows == "auto":
+            return "impressions" if self.data.impressions is not None else "retrieved"
+        if self.config.ranker.rows == "impressions" and self.data.impressions is None:
+            raise ConfigError("ranker.rows is impressions, but the data has no impressions table; use auto or retrieved")
+        if self.config.ranker.rows == "cold" and not len(self.pseudo_cold_idx):
+            raise ConfigError("ranker.rows is cold, but ranker.pseudo_cold_share hides no item; set it to 0.2, say")
+        return self.config.ranker.rows
+
+
+def draw_pseudo_cold(data: EncodedData, split: Split, config: Config, rng: np.random.Generator) -> Int32:
+    """Return the items whose behaviour is hidden from what feeds the training rows, int32, sorted."""
+    seen = np.flatnonzero(data.log.select(split.known_before(Fold.TEST)).item_counts())
+    n = round(config.ranker.pseudo_cold_share * len(seen))
+    return np.sort(rng.choice(seen, n, replace=False)).astype(np.int32) if n else np.empty(0, np.int32)
+
+
+def fit_models(corpus: Corpus, fold: Fold | None, seed: np.random.SeedSequence) -> FittedModels:
+    """Return everything but the ranker, fitted on what is known before rows of `fold` are made (None: on all data).
+
+    Factors and transitions see earlier folds only. Counters are read as of a moment, so with a time split they also
+    hold the fold itself, as they would in service; with leave_last, where a fold has no time of its own, they do not.
+    """
+    log, split = corpus.data.log, corpus.split
+    known = np.ones(len(log), np.bool_) if fold is None else split.known_before(fold)
+    counted = known
+    shown = None if split.request_fold is None else np.ones(len(split.request_fold), np.bool_)
+    if fold is not None and split.boundaries_us is not None:
+        # The rows of VALID are made with the models of LABEL; both may count what came before each of them.
+        last = Fold.VALID if fold == Fold.LABEL else fold
+        counted = split.interaction_fold <= last
+        shown = None if split.request_fold is None else split.request_fold <= last
+    if fold == Fold.LABEL and len(corpus.pseudo_cold_idx):
+        visible = ~np.isin(log.item_idx, corpus.pseudo_cold_idx)
+        known, counted = known & visible, counted & visible
+    fitted_on = log.select(known)
+    return FittedModels(
+        config=corpus.config,
+        catalogue=corpus.data.catalogue,
+        user_ids=corpus.data.user_ids,
+        user_attributes=corpus.data.user_attributes,
+        user_attribute_names=corpus.data.user_attribute_names,
+        log=fitted_on,
+        item_embeddings=corpus.item_embeddings,
+        factors=fit_factors(fitted_on, corpus.data.catalogue, corpus.item_embeddings, corpus.config, seed),
+        covisitation=Covisitation.fit(fitted_on, corpus.config.covisitation),
+        counters=fit_counters(log.select(counted), corpus.data.impressions, shown, corpus.config),
+        encoder=corpus.encoder,
+    )
+
+
+def requests_of(
+    corpus: Corpus, fold: Fold, n: int, rng: np.random.Generator, *, newest: bool = False
+) -> Iterator[LabelledRequest]:
+    """Yield at most `n` labelled requests of a fold: of shown lists, of next items, or of hidden items."""
+    data, split = corpus.data, corpus.split
+    if corpus.rows == "impressions" and data.impressions is not None:
+        chosen = sample_requests(split, fold, n, newest=newest, rng=rng)
+        yield from shown_requests(data.impressions, data.log, chosen, max_history=MAX_REQUEST_HISTORY)
+    elif corpus.rows == "cold":
+        # Users, not moments, are what the folds divide here: one part labels, another stops early.
+        part = np.random.default_rng(corpus.config.seed).random(data.log.n_users) < 0.9
+        users = np.flatnonzero(part if fold == Fold.LABEL else ~part)
+        known = data.log.select(split.known_before(Fold.TEST))
+        yield from cold_requests(
+            known, corpus.pseudo_cold_idx, np.sort(rng.permutation(users)[:n]), max_history=MAX_REQUEST_HISTORY
+        )
+    else:
+        targets = sample_targets(data.log, split.interaction_fold == fold, n, rng)
+        yield from next_item_requests(
+            data.log,
+            targets,
+            horizon=corpus.config.split.horizon,
+            max_history=MAX_REQUEST_HISTORY,
+            last_of_fold=fold_ends(data.log, split),
+        )

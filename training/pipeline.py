@@ -1,0 +1,196 @@
+"""A whole training: data in, a registered model version out. Every stage that has finished is kept until the end."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recsys.bundle import write_bundle
+from recsys.config import Config
+from recsys.datasets import load_dataset
+from recsys.datasets.dataset import Dataset
+from recsys.datasets.encoded import EncodedData, encode_dataset
+from recsys.evaluation.report import SuiteReport
+from recsys.models.fitted import FittedModels
+from recsys.splits import Split, make_split
+from training.evaluation import FULL, Evaluation
+from training.figures import (
+    embedding_projection,
+    feature_importance,
+    learning_curves,
+    metric_bars,
+    popularity_coverage_curve,
+)
+from training.fitting import Corpus, draw_pseudo_cold, fit_models
+from training.progress import Reporter
+from training.ranker import RankerFit
+from training.system import Desk, measure, seed_for, train_on_past
+from training.text import TextStage, run_text_stage
+from training.tracking import TrainingRun
+from training.work import WorkFolder, stage_key
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a training left behind: a version in the registry, the run that tells its story, and what was measured."""
+
+    version: str
+    model_name: str
+    run_id: str
+    tracking_uri: str
+    report: SuiteReport
+    seconds: float
+    peak_rss_mb: float
+    stages: dict[str, float]
+
+
+def train_folder(
+    folder: Path, config: Config, *, data_format: str = "auto", runs_folder: Path = Path("runs"), quiet: bool = False
+) -> TrainingResult:
+    """Train on a data folder; see `train`.
+
+    Raises:
+        DataError: the data has faults; nothing was written.
+    """
+    reporter = Reporter(quiet=quiet)
+    with reporter.stage("data"):
+        dataset = load_dataset(folder, data_format, config.data)
+    return train(dataset, config, runs_folder=runs_folder, reporter=reporter)
+
+
+def train(
+    dataset: Dataset, config: Config, *, runs_folder: Path = Path("runs"), reporter: Reporter | None = None
+) -> TrainingResult:
+    """Train, measure and register a version.
+
+    1. fine-tune the encoder and fit factors and transitions on the past;
+    2. train the ranker on the label window, which none of them has seen, stopping early on the window behind it;
+    3. refit factors and transitions on all before the test window and measure there, against every part alone;
+    4. refit them on everything, write the bundle, register it.
+
+    An interrupted training leaves its finished stages in `runs_folder`, from where the same call goes on.
+    """
+    reporter = reporter or Reporter()
+    fingerprint = dataset.fingerprint()
+    key = stage_key(fingerprint, _what_matters(config))
+    reporter.say(repr(dataset))
+    for note, count in dataset.notes.items():
+        reporter.say(f"  note: {count} × {note}")
+    data = encode_dataset(dataset, config.data)
+    split = make_split(data.log, data.impressions, config.split)
+    work = WorkFolder(runs_folder / f"{dataset.name}-{key[:12]}")
+    with TrainingRun(config, run_name=dataset.name, tags={"data.format": dataset.format}) as run:
+        run.log_dataset(dataset.name, fingerprint, _counts(dataset))
+        desk = Desk(work, reporter, run)
+        text = run_text_stage(data, split, config, desk, key)
+        corpus = _corpus(data, split, config, text)
+        fit = train_on_past(corpus, desk, key)
+        path, evaluation = measure(corpus, fit.ranker, desk)
+        report = _report(dataset, config, evaluation, run)
+        with run.stage("pictures"):
+            _log_pictures(run, path.models, path.feature_groups, text, fit, evaluation, report)
+        final = desk.run(
+            "models of everything",
+            lambda _: fit_models(corpus, None, seed_for(config.seed, "factors")).with_ranker(fit.ranker),
+        )
+        version = desk.run(
+            "bundle", lambda _: _register(run, final, text, work, dataset, fingerprint, evaluation)
+        )
+    work.remove()
+    return TrainingResult(
+        version=version,
+        model_name=config.tracking.model_name,
+        run_id=run.run_id,
+        tracking_uri=run.uri,
+        report=report,
+        seconds=run.seconds,
+        peak_rss_mb=run.peak_rss_mb,
+        stages=run.stage_seconds(),
+    )
+
+
+def _what_matters(config: Config) -> Mapping[str, Any]:
+    """Everything of a configuration that a stage's result may depend on."""
+    return config.model_dump(mode="json", exclude={"tracking", "evaluation"})
+
+
+def _counts(dataset: Dataset) -> dict[str, int]:
+    tables = {"items": dataset.items, "interactions": dataset.interactions, "impressions": dataset.impressions}
+    return {"users": dataset.n_users} | {name: table.height for name, table in tables.items() if table is not None}
+
+
+def _corpus(data: EncodedData, split: Split, config: Config, text: TextStage) -> Corpus:
+    rng = np.random.default_rng(seed_for(config.seed, "pseudo-cold"))
+    return Corpus(data, split, config, text.embeddings, text.encoder, draw_pseudo_cold(data, split, config, rng))
+
+
+def _report(dataset: Dataset, config: Config, evaluation: Evaluation, run: TrainingRun) -> SuiteReport:
+    report = SuiteReport(
+        suite=dataset.name,
+        split=config.split.kind,
+        seed=config.seed,
+        systems=evaluation.systems,
+        differences=evaluation.differences,
+        slices=evaluation.slices,
+        seconds=run.seconds,
+        peak_rss_mb=run.peak_rss_mb,
+    )
+    run.log_report(report.to_dict())
+    return report
+
+
+def _log_pictures(
+    run: TrainingRun,
+    models: FittedModels,
+    feature_groups: Mapping[str, str],
+    text: TextStage,
+    fit: RankerFit,
+    evaluation: Evaluation,
+    report: SuiteReport,
+) -> None:
+    ranker_curve = [
+        {"step": float(tree + 1)} | {name: values[tree] for name, values in fit.curve.items()}
+        for tree in range(len(next(iter(fit.curve.values()), [])))
+    ]
+    run.log_curve("encoder", text.report["curve"])
+    run.log_curve("ranker", ranker_curve)
+    categories = models.catalogue.table["categories"] if "categories" in models.catalogue.table.columns else None
+    figures = {
+        "learning_curves": learning_curves(text.report["curve"], ranker_curve),
+        "metrics": metric_bars(report.to_dict()["systems"]),
+        "feature_importance": feature_importance(
+            list(feature_groups), list(feature_groups.values()), fit.ranker.gain()
+        ),
+        "item_embeddings": embedding_projection(
+            models.item_embeddings, [names or [] for names in categories.to_list()] if categories is not None
+            else [[] for _ in range(len(models.catalogue))],
+        ),
+    }
+    if evaluation.lists is not None:
+        lists = {name: [row[row >= 0].tolist() for row in rows] for name, rows in evaluation.lists.items()}
+        figures["popularity_coverage"] = popularity_coverage_curve(lists, models.item_counts)
+    run.log_figures(figures)
+
+
+def _register(
+    run: TrainingRun,
+    models: FittedModels,
+    text: TextStage,
+    work: WorkFolder,
+    dataset: Dataset,
+    fingerprint: str,
+    evaluation: Evaluation,
+) -> str:
+    stage, stage_id = "bundle", stage_key(fingerprint, run.run_id)
+    with work.writing(stage, stage_id) as folder:
+        write_bundle(
+            models,
+            text.folder,
+            folder / "bundle",
+            data={"name": dataset.name, "format": dataset.format, "fingerprint": fingerprint} | _counts(dataset),
+            metrics={name: interval.mean for name, interval in evaluation.systems[FULL].items()},
+        )
+        example = {"user_id": models.user_ids.id_of(0), "n": 10} if len(models.user_ids) else None
+        return run.log_bundle(folder / "bundle", example=example, tags={"data": dataset.name})

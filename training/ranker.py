@@ -1,0 +1,170 @@
+"""Makes the ranker's rows from past requests and trains LightGBM on them."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import lightgbm as lgb
+import numpy as np
+import numpy.typing as npt
+
+from features.path import RankingPath
+from recsys.config import RankerConfig
+from recsys.errors import DataError
+from recsys.models.ranker import Ranker
+from training.requests import LabelledRequest
+
+Float32 = npt.NDArray[np.float32]
+Int32 = npt.NDArray[np.int32]
+
+_CHUNK_ROWS = 200_000
+
+
+@dataclass(frozen=True)
+class RankerRows:
+    """Training rows, requests one after the other.
+
+    features: float32 `(n_rows, n_features)`. label: float32 `(n_rows,)`. group: int32 `(n_requests,)`, rows per request.
+    position: int32 `(n_rows,)`, 1-based position on the screen, None unless every row has one.
+    """
+
+    features: Float32
+    label: Float32
+    group: Int32
+    position: Int32 | None
+    feature_names: tuple[str, ...]
+
+    def save(self, path: Path) -> None:
+        """Write the rows as an npz file."""
+        position = self.position if self.position is not None else np.empty(0, np.int32)
+        np.savez(
+            path, allow_pickle=False, features=self.features, label=self.label, group=self.group, position=position,
+            feature_names=np.array(self.feature_names),
+        )  # fmt: skip
+
+    @staticmethod
+    def load(path: Path) -> "RankerRows":
+        """Read rows that `save` wrote."""
+        with np.load(path, allow_pickle=False) as file:
+            position = file["position"] if len(file["position"]) else None
+            names = tuple(str(name) for name in file["feature_names"])
+            return RankerRows(file["features"], file["label"], file["group"], position, names)
+
+
+@dataclass(frozen=True)
+class RankerFit:
+    """A trained ranker, its validation curve per metric, and how many trees it kept."""
+
+    ranker: Ranker
+    curve: dict[str, list[float]] = field(default_factory=dict)
+    n_trees: int = 0
+
+
+def build_rows(
+    path: RankingPath,
+    requests: Iterable[LabelledRequest],
+    config: RankerConfig,
+    rng: np.random.Generator,
+    on_progress: Callable[[int], None] | None = None,
+) -> RankerRows:
+    """Return the rows of all requests whose relevant items are among the candidates.
+
+    Features are computed on all candidates of a request, as in serving; of retrieved ones then only the relevant and
+    `negatives_per_request` others are kept, half of them the best retrieved, half drawn from the rest.
+    """
+    chunks: list[Float32] = []
+    pending: list[Float32] = []
+    labels: list[Float32] = []
+    groups: list[int] = []
+    positions: list[Int32] = []
+    for n_done, labelled in enumerate(requests, 1):
+        found = path.candidates(labelled.request, exclude=labelled.exclude)
+        label = np.isin(found.item_idx, labelled.relevant_idx).astype(np.float32)
+        if label.any():
+            keep = _kept_rows(label, labelled.request.candidates is not None, config.negatives_per_request, rng)
+            pending.append(path.rows(labelled.request, found.item_idx)[keep])
+            labels.append(label[keep])
+            groups.append(len(keep))
+            if labelled.positions is not None and len(labelled.positions) == len(keep):
+                positions.append(labelled.positions[keep])
+        if on_progress is not None:
+            on_progress(n_done)
+        if sum(map(len, pending)) >= _CHUNK_ROWS:
+            chunks.append(np.concatenate(pending))
+            pending = []
+    if not groups:
+        raise DataError(
+            "no training request has a relevant item among its candidates; raise retrieval.n_candidates and "
+            "retrieval.per_source, or bring more feedback"
+        )
+    position = np.concatenate(positions) if len(positions) == len(groups) else None
+    return RankerRows(
+        np.concatenate(chunks + pending) if chunks or pending else np.empty((0, 0), np.float32),
+        np.concatenate(labels),
+        np.asarray(groups, np.int32),
+        position if position is not None and (position > 0).all() else None,
+        path.feature_names,
+    )
+
+
+def _kept_rows(label: Float32, shown: bool, n_negatives: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:  # noqa: FBT001
+    negatives = np.flatnonzero(label == 0)
+    if shown or len(negatives) <= n_negatives:
+        return np.arange(len(label))
+    best = negatives[: n_negatives // 2]
+    rest = rng.choice(negatives[n_negatives // 2 :], n_negatives - len(best), replace=False)
+    return np.sort(np.concatenate([np.flatnonzero(label > 0), best, rest]))
+
+
+def train_ranker(
+    train: RankerRows,
+    valid: RankerRows,
+    config: RankerConfig,
+    seed: np.random.SeedSequence,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> RankerFit:
+    """Return a ranker trained with early stopping on later requests.
+
+    The position bias of shown lists is estimated by LightGBM itself (its unbiased LambdaMART, `position` in the data set),
+    where every training row has a position.
+    """
+    use_position = train.position is not None and config.objective == "lambdarank"
+    params = {
+        "objective": config.objective,
+        "metric": "ndcg" if config.objective == "lambdarank" else "auc",
+        "eval_at": [10],
+        "learning_rate": config.learning_rate,
+        "num_leaves": config.num_leaves,
+        "min_data_in_leaf": min(config.min_data_in_leaf, max(1, len(train.label) // 50)),
+        "feature_fraction": config.feature_fraction,
+        "bagging_fraction": config.bagging_fraction,
+        "bagging_freq": 1,
+        "lambda_l2": config.lambda_l2,
+        "lambdarank_truncation_level": config.truncation,
+        "lambdarank_position_bias_regularization": config.position_bias,
+        "seed": int(seed.generate_state(1)[0] % 2**31),
+        "deterministic": True,
+        "force_row_wise": True,
+        "verbosity": -1,
+    }
+    train_set = lgb.Dataset(
+        train.features,
+        train.label,
+        group=train.group,
+        position=train.position if use_position else None,
+        feature_name=list(train.feature_names),
+        free_raw_data=True,
+    )
+    valid_set = lgb.Dataset(valid.features, valid.label, group=valid.group, reference=train_set)
+    curve: dict[str, dict[str, list[float]]] = {}
+    callbacks = [
+        lgb.early_stopping(config.early_stopping, first_metric_only=True, verbose=False),
+        lgb.record_evaluation(curve),
+    ]
+    if on_progress is not None:
+        callbacks.append(lambda env: on_progress(env.iteration + 1, config.n_trees))
+    booster = lgb.train(
+        params, train_set, num_boost_round=config.n_trees, valid_sets=[valid_set], valid_names=["valid"],
+        callbacks=callbacks,
+    )
+    return RankerFit(Ranker(booster, train.feature_names), dict(curve.get("valid", {})), booster.best_iteration)

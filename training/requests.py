@@ -1,0 +1,138 @@
+"""Past moments at which a list was wanted, with what turned out to be relevant."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from recsys.histories import History, ImpressionLog, InteractionLog, Request
+from recsys.splits import Fold, Split
+
+Bool = npt.NDArray[np.bool_]
+Int32 = npt.NDArray[np.int32]
+Int64 = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class LabelledRequest:
+    """A request and its outcome.
+
+    relevant_idx: int32, the items that were wanted. positions: int32 `(n_candidates,)` screen positions of the request's own
+    candidates, 0 where not recorded; None when candidates are to be retrieved. exclude: int32, the items
+    that must not be recommended again.
+    """
+
+    request: Request
+    relevant_idx: Int32
+    exclude: Int32
+    positions: Int32 | None = None
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """User row and moment, for clustering by user and for joining runs."""
+        return self.request.user_idx, self.request.as_of_us
+
+
+def shown_requests(
+    impressions: ImpressionLog, log: InteractionLog, requests: Int64, *, max_history: int
+) -> Iterator[LabelledRequest]:
+    """Yield requests whose candidates are what was shown; those without both a click and a non-click are left out.
+
+    The history is what the user did strictly before the request.
+    """
+    for r in requests:
+        rows = impressions.rows(int(r))
+        clicked = impressions.clicked[rows]
+        if clicked.all() or not clicked.any():
+            continue
+        user, time = int(impressions.user_idx[r]), int(impressions.timestamp_us[r])
+        items = impressions.item_idx[rows]
+        history = log.history_of(user, time).last(max_history)
+        request = Request(history, time, user, items)
+        yield LabelledRequest(request, items[clicked], np.empty(0, np.int32), impressions.position[rows])
+
+
+def next_item_requests(
+    log: InteractionLog, targets: Int64, *, horizon: int, max_history: int, last_of_fold: Int64
+) -> Iterator[LabelledRequest]:
+    """Yield a request just before each target row of the log; relevant is what the user did next.
+
+    Args:
+        targets: rows of the log, the first relevant interaction of each request.
+        horizon: interactions from the target on that count as relevant.
+        last_of_fold: int64 `(len(log),)`, row behind the last one of the same user and fold: relevance never reaches
+            into a later fold.
+
+    The history is every earlier row of the user, in the log's order. Items of the history are neither relevant nor
+    to be recommended; a request with nothing else relevant is left out.
+    """
+    for row in targets:
+        user = int(log.user_idx[row])
+        start = int(log.indptr[user])
+        full = log.history_at(start, int(row))
+        ahead = log.item_idx[row : min(int(row) + horizon, int(last_of_fold[row]))]
+        seen = np.unique(full.item_idx)
+        relevant = np.unique(ahead[~np.isin(ahead, seen)])
+        if len(relevant):
+            request = Request(full.last(max_history), int(log.timestamp_us[row]), user)
+            yield LabelledRequest(request, relevant, seen)
+
+
+def cold_requests(
+    log: InteractionLog, cold_idx: Int32, users: Int64, *, max_history: int
+) -> Iterator[LabelledRequest]:
+    """Yield one request per user in which all cold items are candidates and those the user chose are relevant.
+
+    cold_idx: int32, items whose behaviour is hidden; the history is what the user did with all the others. Users without
+    either are left out. The moment is just after the user's last interaction.
+    """
+    is_cold = np.zeros(log.n_items, np.bool_)
+    is_cold[cold_idx] = True
+    for user in users:
+        everything = log.history_of(int(user))
+        cold = is_cold[everything.item_idx]
+        if not cold.any() or cold.all():
+            continue
+        history = History(everything.item_idx[~cold], everything.timestamp_us[~cold], everything.weight[~cold])
+        request = Request(history.last(max_history), int(everything.timestamp_us[-1]) + 1, int(user), cold_idx)
+        yield LabelledRequest(request, np.unique(everything.item_idx[cold]), np.empty(0, np.int32))
+
+
+def fold_ends(log: InteractionLog, split: Split) -> Int64:
+    """Return for each row of the log the row behind the last one of the same user and fold, int64 `(len(log),)`."""
+    n = len(log)
+    change = np.flatnonzero(
+        (log.user_idx[1:] != log.user_idx[:-1]) | (split.interaction_fold[1:] != split.interaction_fold[:-1])
+    )
+    ends = np.append(change + 1, n)
+    return ends[np.searchsorted(ends, np.arange(n), side="right")]
+
+
+def sample_targets(
+    log: InteractionLog, fold_mask: Bool, n: int, rng: np.random.Generator, *, eligible: Bool | None = None
+) -> Int64:
+    """Return at most `n` rows of the masked log, int64, in time order; users count alike.
+
+    Every user's rows are put in random order, then all users' firsts are taken before any second, so that a few heavy
+    users do not speak for all.
+    """
+    rows = np.flatnonzero(fold_mask if eligible is None else fold_mask & eligible)
+    shuffled = rows[rng.permutation(len(rows))]
+    by_user = shuffled[np.argsort(log.user_idx[shuffled], kind="stable")]
+    users = log.user_idx[by_user]
+    first = np.searchsorted(users, users, side="left")
+    turn = np.arange(len(users)) - first
+    order = np.lexsort((rng.random(len(users)), turn))
+    chosen = by_user[order[:n]]
+    return chosen[np.argsort(log.timestamp_us[chosen], kind="stable")]
+
+
+def sample_requests(split: Split, fold: Fold, n: int, *, newest: bool, rng: np.random.Generator) -> Int64:
+    """Return at most `n` impression requests of a fold, int64, in time order: the newest or a random draw."""
+    if split.request_fold is None:
+        return np.empty(0, np.int64)
+    requests = np.flatnonzero(split.request_fold == fold)
+    if len(requests) <= n:
+        return requests
+    return requests[-n:] if newest else np.sort(rng.choice(requests, n, replace=False))

@@ -1,0 +1,132 @@
+"""The text stage of a training: fine-tune the encoder on the past, then embed the whole catalogue."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from recsys.config import Config
+from recsys.datasets.encoded import EncodedData
+from recsys.models.encoder import TextEncoder
+from recsys.schema import Col
+from recsys.splits import Fold, Split
+from training.encoder import fit_text_encoder
+from training.pairs import EncoderPairs, build_pairs
+from training.progress import Advance
+from training.system import Desk, seed_for
+from training.work import stage_key
+
+Bool = npt.NDArray[np.bool_]
+Float32 = npt.NDArray[np.float32]
+
+# Share of the past that is kept back to tell the encoder when to stop.
+_HELD_OUT_SHARE: Final = 0.1
+_EMBED_CHUNK: Final = 1_024
+_REPORTED: Final = ("kind", "base", "curve", "seconds", "stopped_because")
+
+
+@dataclass(frozen=True)
+class TextStage:
+    """A fitted encoder, the catalogue's embeddings `(n_items, embedding_size)`, and what the fitting says of itself."""
+
+    encoder: TextEncoder
+    folder: Path
+    embeddings: Float32
+    report: dict[str, Any]
+
+
+def encoder_pairs(
+    data: EncodedData, split: Split, config: Config, seed: np.random.SeedSequence, *, visible: Bool | None = None
+) -> tuple[EncoderPairs, EncoderPairs]:
+    """Return pairs to train on and pairs to stop by, both from what is known before the ranker's labels.
+
+    With a time split the newest tenth of the past is held out; with leave_last, where the past has no common end, a
+    tenth of the users. visible: bool `(len(log),)`, interactions that may be used at all.
+    """
+    past = split.known_before(Fold.LABEL) if visible is None else split.known_before(Fold.LABEL) & visible
+    log = data.log.select(past)
+    train_rng, valid_rng, user_rng = (np.random.default_rng(child) for child in seed.spawn(3))
+    impressions, requests = data.impressions, None
+    if impressions is not None and split.request_fold is not None:
+        requests = split.request_fold < Fold.LABEL
+    if split.boundaries_us is not None:
+        times = impressions.timestamp_us[requests] if impressions is not None and requests is not None else log.timestamp_us
+        edge = np.quantile(times if len(times) else log.timestamp_us, 1.0 - _HELD_OUT_SHARE)
+        held_out = log.timestamp_us >= edge
+        held_out_requests = None if impressions is None or requests is None else requests & (impressions.timestamp_us >= edge)
+    else:
+        held_out = (user_rng.random(log.n_users) < _HELD_OUT_SHARE)[log.user_idx]
+        held_out_requests = None
+    train_requests = None if requests is None or held_out_requests is None else requests & ~held_out_requests
+    train = build_pairs(
+        log, impressions, config.encoder, train_rng, positive_rows=~held_out, positive_requests=train_requests
+    )
+    valid_config = config.encoder.model_copy(update={"max_pairs": max(64, config.encoder.max_pairs // 8)})
+    valid = build_pairs(
+        log, impressions, valid_config, valid_rng, positive_rows=held_out, positive_requests=held_out_requests
+    )
+    return train, valid
+
+
+def run_text_stage(
+    data: EncodedData, split: Split, config: Config, desk: Desk, key: str, *, visible: Bool | None = None
+) -> TextStage:
+    """Return the text stage's result, kept from before where the work folder has it under the same key."""
+    stage, stage_id = "encoder", stage_key(key, "encoder")
+    folder = desk.work.folder / stage
+    if not desk.work.is_finished(stage, stage_id):
+        seed = seed_for(config.seed, "encoder")
+        pairs_seed, fit_seed = seed.spawn(2)
+        train, valid = encoder_pairs(data, split, config, pairs_seed, visible=visible)
+        table = data.catalogue.table
+        with desk.work.writing(stage, stage_id) as folder:
+            fit = desk.run(
+                "text encoder",
+                lambda advance: fit_text_encoder(
+                    data.catalogue.texts,
+                    titles=_column(table, Col.TITLE),
+                    descriptions=_column(table, Col.DESCRIPTION),
+                    train_pairs=train,
+                    valid_pairs=valid,
+                    config=config.encoder,
+                    seed=fit_seed,
+                    out=folder / "model",
+                    on_progress=lambda step, total, loss: advance(step, total, f"loss {loss:.3f}"),
+                ),
+            )
+            report = {name: getattr(fit, name) for name in _REPORTED}
+            (folder / "report.json").write_text(json.dumps(report), encoding="utf-8")
+    else:
+        desk.reporter.say("  text encoder: kept from before")
+    encoder = TextEncoder.load(folder / "model")
+    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    return TextStage(encoder, folder / "model", _embeddings(data, encoder, desk, stage_id), report)
+
+
+def _embeddings(data: EncodedData, encoder: TextEncoder, desk: Desk, key: str) -> Float32:
+    stage, stage_id = "embeddings", stage_key(key, encoder.fingerprint)
+    file = desk.work.folder / stage / "embeddings.npy"
+    if desk.work.is_finished(stage, stage_id):
+        desk.reporter.say("  item embeddings: kept from before")
+        return np.load(file, allow_pickle=False)
+    texts = data.catalogue.texts
+
+    def embed(advance: Advance) -> Float32:
+        parts = []
+        for start in range(0, len(texts), _EMBED_CHUNK):
+            parts.append(encoder.encode(texts[start : start + _EMBED_CHUNK]))
+            advance(min(start + _EMBED_CHUNK, len(texts)), len(texts))
+        return np.concatenate(parts)
+
+    embeddings = desk.run("item embeddings", embed)
+    with desk.work.writing(stage, stage_id):
+        np.save(file, embeddings, allow_pickle=False)
+    return embeddings
+
+
+def _column(table: pl.DataFrame, name: str) -> list[str]:
+    return table[name].fill_null("").to_list() if name in table.columns else [""] * table.height
