@@ -9,5 +9,8 @@ def names(context: RequestContext) -> tuple[str, ...]:
 
 
 def compute(context: RequestContext) -> Float32:
-    """Return float32 `(n, n_static)`: log of the text's length, attribute values, warmth, numeric attributes (NaN: missing)."""
+    """Return float32 `(n, n_static)`: log of the text's length, attribute values, warmth, numeric attributes.
+
+    NaN where a numeric attribute is missing.
+    """
     return context.items.static[context.candidate_idx]

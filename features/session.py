@@ -18,9 +18,9 @@ def names(context: RequestContext) -> tuple[str, ...]:
 def compute(context: RequestContext) -> Float32:
     """Return float32 `(n, 3 + n_fields)`.
 
-    session_length: interactions, log scale. minutes_since_last: log scale, NaN without a history. n_given_candidates: log of
-    the number of items in a list that the caller wants ordered, NaN when the candidates were retrieved.
-    session_match_*: share of the session with one of the candidate's values of that field.
+    session_length: interactions, log scale. minutes_since_last: log scale, NaN without a history.
+    n_given_candidates: log of the number of items in a list that the caller wants ordered, NaN when the candidates
+    were retrieved. session_match_*: share of the session with one of the candidate's values of that field.
     """
     n = len(context)
     head = np.empty((n, 3), np.float32)

@@ -21,9 +21,9 @@ def names(context: RequestContext) -> tuple[str, ...]:
 def compute(context: RequestContext) -> Float32:
     """Return float32 `(n, n_columns)`.
 
-    user_mean_popularity: mean log interaction count of the history's items, as of the request. *_against_user: the candidate's
-    value less the mean of the history, in standard deviations of the attribute. user_match_*: share of the
-    history with one of the candidate's values of that field. NaN where there is no history.
+    user_mean_popularity: mean log interaction count of the history's items, as of the request. *_against_user: the
+    candidate's value less the mean of the history, in standard deviations of the attribute. user_match_*: share of
+    the history with one of the candidate's values of that field. NaN where there is no history.
     """
     n, items = len(context), context.items
     history = context.history

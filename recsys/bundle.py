@@ -231,9 +231,7 @@ def _read_models(folder: Path, manifest: Manifest) -> FittedModels:
             regularization=float(metadata["regularization"]),
             alpha=float(metadata["alpha"]),
         ),
-        covisitation=Covisitation(
-            transitions, config.covisitation.history_length, config.covisitation.history_decay
-        ),
+        covisitation=Covisitation(transitions, config.covisitation.history_length, config.covisitation.history_decay),
         counters=Counters(*(_bucket_counts(counts, kind) for kind in _COUNTER_KINDS)),
         encoder=encoder,
         ranker=Ranker.load(folder / "ranker.txt", manifest.feature_names),

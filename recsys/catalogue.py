@@ -115,8 +115,11 @@ def _attribute_values(
             for value in items[field].to_list()
         ]
         counts = Counter(value for values in lists for value in set(values))
-        kept = [value for value, count in sorted(counts.items(), key=lambda pair: (-pair[1], str(pair[0])))
-                if count >= min_value_count and value]
+        kept = [
+            value
+            for value, count in sorted(counts.items(), key=lambda pair: (-pair[1], str(pair[0])))
+            if count >= min_value_count and value
+        ]
         column = {value: len(names) + i for i, value in enumerate(kept)}
         names.extend(str(value) for value in kept)
         value_field.extend([f] * len(kept))

@@ -129,9 +129,7 @@ class Counters:
                 self._overlay[kind] = cached
         return cached[2]
 
-    def count(
-        self, kind: str, item_idx: Int32, as_of_us: int, windows_us: Sequence[int | None] = (None,)
-    ) -> Float64:
+    def count(self, kind: str, item_idx: Int32, as_of_us: int, windows_us: Sequence[int | None] = (None,)) -> Float64:
         """Return counts of `kind` as of a moment, float64 `(n, n_windows)`; a window of None is all time."""
         base: BucketCounts = getattr(self, kind)
         total = base.before(item_idx, as_of_us, windows_us)

@@ -143,8 +143,8 @@ class ImpressionLog:
     """Shown items, grouped by request; requests sorted by (timestamp, order of arrival).
 
     indptr: int64 `(n_requests + 1,)`, where each request's rows begin. Per request `(n_requests,)`: request_id
-    strings, user_idx int32, timestamp_us int64. Per row `(n_rows,)`: item_idx int32, clicked bool, position int32 (1-based,
-    0 where it was not recorded).
+    strings, user_idx int32, timestamp_us int64. Per row `(n_rows,)`: item_idx int32, clicked bool, position int32
+    (1-based, 0 where it was not recorded).
     """
 
     request_id: list[str]

@@ -58,9 +58,7 @@ class IdMap:
         """Return the row of `id_`, or `UNKNOWN_IDX` (-1)."""
         return self._idx.get(id_, UNKNOWN_IDX)
 
-    def lookup(
-        self, ids: Iterable[str], *, unknown: Literal["error", "drop", "mark"]
-    ) -> npt.NDArray[np.int32]:
+    def lookup(self, ids: Iterable[str], *, unknown: Literal["error", "drop", "mark"]) -> npt.NDArray[np.int32]:
         """Return the rows of `ids` as int32.
 
         Args:

@@ -81,7 +81,9 @@ def _boundaries(times: Int64, config: SplitConfig) -> Int64:
         try:
             moment = datetime.fromisoformat(config.test_from)
         except ValueError:
-            raise ConfigError(f"split.test_from {config.test_from!r} is no ISO 8601 time; write 2019-11-13T00:00") from None
+            raise ConfigError(
+                f"split.test_from {config.test_from!r} is no ISO 8601 time; write 2019-11-13T00:00"
+            ) from None
         test_us = int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1_000_000)
         times = times[times < test_us]
         if not len(times):
@@ -109,7 +111,7 @@ def _check_not_empty(split: Split, config: SplitConfig) -> None:
     folds = split.request_fold if split.request_fold is not None else split.interaction_fold
     counts = np.bincount(folds, minlength=len(Fold))
     counts[Fold.FIT] = int((split.interaction_fold == Fold.FIT).sum())
-    if (empty := [fold.name for fold in Fold if not counts[fold]]):
+    if empty := [fold.name for fold in Fold if not counts[fold]]:
         raise DataError(
             f"the {config.kind} split leaves {', '.join(empty)} empty (rows per fold: {counts.tolist()}); "
             "bring more feedback over more time, or change the split section of the configuration"

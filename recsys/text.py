@@ -47,7 +47,8 @@ def item_text(item: Mapping[str, Any], fields: Sequence[str]) -> str:
     parts: list[str] = []
     for field in fields:
         for name in rest if field == "*" else [field]:
-            if text := _field_text(item.get(name)):
+            text = _field_text(item.get(name))
+            if text:
                 parts.append(text if name in _UNLABELLED else f"{name.replace('_', ' ')}: {text}")
     return ". ".join(part.rstrip(".") for part in parts)
 

@@ -30,8 +30,7 @@ class Fault:
 
 def printable(text: str) -> str:
     """Return `text` in a form that every encoder takes: lone surrogates and control characters escaped."""
-    escaped = text.encode("utf-8", "backslashreplace").decode("utf-8")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in escaped)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def shown(value: Any) -> str:

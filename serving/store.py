@@ -187,7 +187,7 @@ class SqlEventStore:
         while rows := self._read(statement.where(after)):
             yield from map(_event, rows)
             last_us, last_seq = rows[-1].timestamp_us, rows[-1].seq
-            after = sa.or_(time > last_us, False)
+            after = sa.or_(time > last_us, sa.and_(time == last_us, seq > last_seq))
 
     def close(self) -> None:
         self._engine.dispose()

@@ -5,9 +5,9 @@ The tuning loop, `_tune`, is one for the pretrained encoder, for the small one, 
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -51,7 +51,7 @@ class EncoderTexts:
 
 @dataclass(frozen=True)
 class PairSource:
-    """What the encoder is tuned on: `train` draws the pairs of one epoch, `valid` are held out (None: not stopped early)."""
+    """What the encoder is tuned on: `train` draws the pairs of one epoch, `valid` are held out."""
 
     train: Callable[[np.random.Generator], EncoderPairs]
     valid: EncoderPairs | None = None
@@ -100,16 +100,15 @@ def fit_text_encoder(
         EncoderError: no encoder is to be had, it cannot be tuned as configured, or the tuning diverged.
     """
     started = time.monotonic()
-    build_seed, pretrain_seed, tune_seed = seed.spawn(3)
+    build_seed, pretrain_seed, tune_seed = (int(state) for state in seed.generate_state(3))
     device = choose_device(config.device)
     kind = choose_kind(texts.texts) if config.kind == "auto" else config.kind
     report = on_progress or (lambda step, total, loss: None)
     if kind == "small":
         loaded = build_small_encoder(texts.texts, config, np.random.default_rng(build_seed))
         own_texts, own_pairs = title_pairs(texts.titles, texts.descriptions)
-        _tune(
-            loaded, own_texts, PairSource(lambda rng: own_pairs), pretraining_config(config), pretrain_seed, device, report
-        )
+        own_source = PairSource(lambda rng: own_pairs)
+        _tune(loaded, own_texts, own_source, pretraining_config(config), pretrain_seed, device, report)
     else:
         loaded = load_pretrained(resolve(config.model), config.max_length)
         set_dropout(loaded.module, config.dropout)
@@ -120,3 +119,226 @@ def fit_text_encoder(
     base = SMALL_BASE if kind == "small" else config.model
     export_encoder(loaded, out, kind=kind, base=base, max_length=config.max_length, texts=texts.texts)
     return EncoderFit(kind, base, curve, time.monotonic() - started, out, stopped_because)
+
+
+def _tune(
+    loaded: LoadedEncoder,
+    texts: Sequence[str],
+    pairs: PairSource,
+    config: EncoderConfig,
+    seed: int,
+    device: torch.device,
+    report: Progress,
+) -> tuple[list[dict[str, float | None]], str]:
+    """Tune an encoder in place and leave its best state; return the learning curve and why the tuning ended."""
+    started = time.monotonic()
+    rng = np.random.default_rng(seed)
+    tokens = tokenise(loaded.tokenizer, texts, config.max_length)
+    has_text = np.asarray([len(ids) > 0 for ids in tokens], dtype=np.bool_)
+    first = _with_text(pairs.train(rng), has_text)
+    if not len(first) or not config.epochs:
+        return [], "not tuned"
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+
+        # -- what is tuned
+        frozen = choose_tuned(loaded.module, config)
+        module = loaded.module.to(device)
+        in_bfloat16 = use_bfloat16(config.mixed_precision, device)
+        embed = ItemEmbedder(module, tokens, loaded.pad_id, device, use_bfloat16=in_bfloat16, frozen=frozen)
+        optimiser = _adamw(module, config)
+        schedule = _Schedule.of(len(first), config)
+        valid = None if pairs.valid is None else _with_text(pairs.valid, has_text)
+        watch = _Watch(module, embed, valid, config, rng)
+        watch.evaluate(0, 0.0)
+
+        # -- the loop
+        stopped_because = "epochs"
+        for step, group in enumerate(_groups(first, pairs, has_text, schedule, config, rng), start=1):
+            for parameters in optimiser.param_groups:
+                parameters["lr"] = schedule.rate(step)
+            train_tuned_parts(module)
+            loss = _update(group, lambda batch: _loss(batch, embed, config, device), optimiser)
+            if not np.isfinite(loss):
+                raise EncoderError(
+                    f"the encoder's tuning diverged: loss {loss} at step {step}; lower encoder.learning_rate "
+                    f"(now {config.learning_rate}) or set encoder.mixed_precision to off"
+                )
+            watch.train_losses.append(loss)
+            report(step, schedule.n_steps, loss)
+            seconds = time.monotonic() - started
+            out_of_time = seconds > config.max_train_seconds
+            if schedule.evaluates_at(step) or out_of_time:
+                watch.evaluate(step, seconds)
+            if out_of_time or watch.n_stale >= config.patience:
+                stopped_because = "time" if out_of_time else "patience"
+                break
+        watch.restore_best()
+        merge_lora(module)
+    module.cpu().eval()
+    return watch.curve, stopped_because
+
+
+def _loss(batch: ContrastiveBatch, embed: ItemEmbedder, config: EncoderConfig, device: torch.device) -> Tensor:
+    return contrastive_loss(embed(batch.items), batch.to(device), config.temperature)
+
+
+def _update(
+    group: Sequence[ContrastiveBatch], loss_of: Callable[[ContrastiveBatch], Tensor], optimiser: torch.optim.Optimizer
+) -> float:
+    """Make one update from the mean loss over all pairs of a group of batches; return that loss.
+
+    Each batch has its own negatives, so a group of two is not one batch of double size; were the loss of a pair
+    independent of the others in its batch, it would be.
+    """
+    n_pairs = sum(len(batch) for batch in group)
+    optimiser.zero_grad(set_to_none=True)
+    total = 0.0
+    for batch in group:
+        loss = loss_of(batch) * (len(batch) / n_pairs)
+        loss.backward()
+        total += loss.item()
+    parameters = [parameter for part in optimiser.param_groups for parameter in part["params"]]
+    nn.utils.clip_grad_norm_(parameters, _MAX_GRADIENT_NORM)
+    optimiser.step()
+    return total
+
+
+def _groups(
+    first: EncoderPairs,
+    pairs: PairSource,
+    has_text: npt.NDArray[np.bool_],
+    schedule: "_Schedule",
+    config: EncoderConfig,
+    rng: np.random.Generator,
+) -> Iterator[list[ContrastiveBatch]]:
+    """Yield the batches of every update, epoch after epoch, each epoch on newly drawn pairs."""
+    for epoch in range(config.epochs):
+        drawn = first if epoch == 0 else _with_text(pairs.train(rng), has_text)
+        known = known_pairs(drawn)
+        parts = np.array_split(rng.permutation(len(drawn)), schedule.n_batches)
+        for start in range(0, len(parts), config.gradient_accumulation):
+            yield [
+                make_batch(drawn, rows, known, config.popularity_correction)
+                for rows in parts[start : start + config.gradient_accumulation]
+            ]
+
+
+def _with_text(pairs: EncoderPairs, has_text: npt.NDArray[np.bool_]) -> EncoderPairs:
+    """Return the pairs of which both items have text; hard negatives without text become none."""
+    kept = pairs.select(has_text[pairs.anchor] & has_text[pairs.positive])
+    hard = np.where((kept.hard_negative != NO_ITEM) & has_text[kept.hard_negative], kept.hard_negative, NO_ITEM)
+    return replace(kept, hard_negative=hard.astype(np.int32))
+
+
+def _adamw(module: nn.Module, config: EncoderConfig) -> torch.optim.AdamW:
+    """Return AdamW over what is tuned; biases and normalisation weights (fewer than two axes) do not decay."""
+    tuned = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    return torch.optim.AdamW(
+        [
+            {"params": [parameter for parameter in tuned if parameter.ndim >= 2], "weight_decay": config.weight_decay},
+            {"params": [parameter for parameter in tuned if parameter.ndim < 2], "weight_decay": 0.0},
+        ],
+        lr=config.learning_rate,
+    )
+
+
+@dataclass(frozen=True)
+class _Schedule:
+    """How many updates there will be, at which rate each, and after which the held-out loss is taken."""
+
+    n_batches: int  # per epoch
+    steps_per_epoch: int
+    n_steps: int
+    n_warmup: int
+    evaluate_every: int
+    peak_rate: float
+
+    @staticmethod
+    def of(n_pairs: int, config: EncoderConfig) -> "_Schedule":
+        n_batches = -(-n_pairs // config.batch_size)
+        steps_per_epoch = -(-n_batches // config.gradient_accumulation)
+        n_steps = steps_per_epoch * config.epochs
+        return _Schedule(
+            n_batches,
+            steps_per_epoch,
+            n_steps,
+            round(config.warmup_share * n_steps),
+            max(1, steps_per_epoch // config.evaluations_per_epoch),
+            config.learning_rate,
+        )
+
+    def rate(self, step: int) -> float:
+        """Return the learning rate of an update, counted from 1: linear up to the peak, then linear towards 0."""
+        if step <= self.n_warmup:
+            return self.peak_rate * step / self.n_warmup
+        return self.peak_rate * (self.n_steps - step + 1) / (self.n_steps - self.n_warmup)
+
+    def evaluates_at(self, step: int) -> bool:
+        return step % self.evaluate_every == 0 or step == self.n_steps
+
+
+class _Watch:
+    """Takes the held-out loss, draws the curve, and remembers the best state. Without held-out pairs, the last one."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        embed: ItemEmbedder,
+        valid: EncoderPairs | None,
+        config: EncoderConfig,
+        rng: np.random.Generator,
+    ) -> None:
+        self._module = module
+        self._embed = embed
+        self._config = config
+        self._batches: list[ContrastiveBatch] = []
+        if valid is not None and len(valid):
+            rows = rng.permutation(len(valid))[:_MAX_VALID_PAIRS]
+            known = known_pairs(valid)
+            self._batches = [
+                make_batch(valid, part, known, config.popularity_correction)
+                for part in np.array_split(rows, -(-len(rows) // config.batch_size))
+            ]
+        self._tuned = {name: value for name, value in module.named_parameters() if value.requires_grad}
+        self._best: dict[str, Tensor] = {}
+        self._best_loss = float("inf")
+        self.train_losses: list[float] = []
+        self.curve: list[dict[str, float | None]] = []
+        self.n_stale = 0
+
+    def evaluate(self, step: int, seconds: float) -> None:
+        """Add a point to the curve, and keep the state if none before was better."""
+        loss = self._held_out_loss()
+        train_loss = float(np.mean(self.train_losses)) if self.train_losses else None
+        self.curve.append({"step": step, "seconds": seconds, "train_loss": train_loss, "valid_loss": loss})
+        self.train_losses.clear()
+        if loss is None:
+            return
+        self.n_stale += 1
+        if loss < self._best_loss:
+            self._best_loss, self.n_stale = loss, 0
+            self._best = {name: value.detach().clone() for name, value in self._tuned.items()}
+
+    @torch.no_grad()
+    def restore_best(self) -> None:
+        """Set what is tuned to its best state."""
+        for name, value in self._best.items():
+            self._tuned[name].copy_(value)
+
+    @torch.no_grad()
+    def _held_out_loss(self) -> float | None:
+        if not self._batches:
+            return None
+        self._module.eval()
+        items = np.unique(np.concatenate([batch.items for batch in self._batches]))
+        embeddings = self._embed(items)
+        losses = [
+            contrastive_loss(
+                embeddings[torch.from_numpy(np.searchsorted(items, batch.items)).to(embeddings.device)],
+                batch.to(embeddings.device),
+                self._config.temperature,
+            ).item()
+            for batch in self._batches
+        ]
+        return float(np.average(losses, weights=[len(batch) for batch in self._batches]))

@@ -34,6 +34,17 @@ class ContrastiveBatch:
     def __len__(self) -> int:
         return len(self.anchor)
 
+    def to(self, device: torch.device) -> "ContrastiveBatch":
+        """Return the batch with its tensors on a device."""
+        return ContrastiveBatch(
+            self.items,
+            self.anchor.to(device),
+            self.columns.to(device),
+            self.correction.to(device),
+            self.anchor_correction.to(device),
+            self.masked.to(device),
+        )
+
 
 def known_pairs(pairs: EncoderPairs) -> Int64:
     """Return the sorted keys of all pairs, both ways round, for `make_batch` to look up."""

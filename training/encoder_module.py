@@ -18,7 +18,7 @@ class PretrainedEncoder(nn.Module):
 
     def __init__(self, transformer: nn.Module, head: nn.ModuleList) -> None:
         super().__init__()
-        self.transformer = transformer
+        self.transformer: Any = transformer
         self.head = head
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
@@ -28,6 +28,11 @@ class PretrainedEncoder(nn.Module):
         for module in self.head:
             features = module(features)
         return functional.normalize(features["sentence_embedding"], dim=1)
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of what the layers hand on."""
+        return int(self.transformer.config.hidden_size)
 
     @property
     def layers(self) -> list[nn.Module]:
@@ -99,8 +104,8 @@ def _pooling_of(head: list[nn.Module]) -> str:
     for module in head:
         if isinstance(mode := getattr(module, "pooling_mode", None), str):
             return mode
-        if hasattr(module, "get_pooling_mode_str"):
-            return str(module.get_pooling_mode_str())
+        if callable(name := getattr(module, "get_pooling_mode_str", None)):
+            return str(name())
     return "none"
 
 

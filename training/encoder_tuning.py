@@ -48,7 +48,7 @@ class FrozenLayers:
 
     def allow_cache(self, n_tokens: int) -> None:
         """Keep what leaves the lower layers if that of `n_tokens` tokens takes at most 1.5 GB."""
-        self.keeps = n_tokens * self._encoder.transformer.config.hidden_size * 2 <= _CACHE_BYTES
+        self.keeps = n_tokens * self._encoder.hidden_size * 2 <= _CACHE_BYTES
 
     def missing(self, items: Int64) -> Int64:
         """Return the items of which nothing is kept."""
@@ -157,7 +157,7 @@ class ItemEmbedder:
     def _run(self, function: Callable[..., Tensor], *inputs: Tensor, recompute: bool = False) -> Tensor:
         with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._use_bfloat16):
             if recompute:
-                return checkpoint(function, *inputs, use_reentrant=False)  # type: ignore[no-any-return]
+                return checkpoint(function, *inputs, use_reentrant=False)
             return function(*inputs)
 
     def _padded(self, chunk: Int64) -> tuple[Tensor, Tensor]:
@@ -182,7 +182,7 @@ class ItemEmbedder:
         if self._device.type != "cpu" or not isinstance(self._module, PretrainedEncoder):
             return False
         n_layers = len(self._module.layers) if self._frozen is None else self._frozen.n_top
-        per_token = n_layers * self._module.transformer.config.hidden_size * _BYTES_PER_HIDDEN
+        per_token = n_layers * self._module.hidden_size * _BYTES_PER_HIDDEN
         return int(self.lengths[items].sum()) * per_token * (1 if self._use_bfloat16 else 2) > _ACTIVATION_BYTES
 
 

@@ -47,11 +47,14 @@ def evaluate(
     config: EvaluationConfig,
     seed: np.random.SeedSequence,
     on_progress: Callable[[int, int], None] | None = None,
+    *,
+    as_lists: bool,
 ) -> Evaluation:
     """Return metrics with intervals of the full system, of every candidate source alone, and of random order.
 
-    Requests with candidates of their own are measured by the order of those; the others by the rank of the relevant items
-    in the whole catalogue, items of the history left out. An item that the full system did not retrieve ranks last.
+    as_lists: measure the order of each request's own candidates (`auc`, `mrr`, `ndcg@5`, `ndcg@10`). Otherwise the
+    rank of the relevant items is measured at k and 2k, in the whole catalogue without the history or among the
+    request's own candidates; an item that the full system did not retrieve ranks last.
     """
     ranks_seed, bootstrap_seed = seed.spawn(2)
     rng = np.random.default_rng(ranks_seed)
@@ -61,7 +64,7 @@ def evaluate(
     for place, labelled in enumerate(requests):
         user_id = _user_key(path, labelled.request)
         for name, scores in _scores_of_all(path, labelled, rng):
-            metrics, best = _measure(scores, labelled, config.k)
+            metrics, best = _measure(scores, labelled, config.k, as_lists=as_lists)
             results[name].add(user_id, metrics)
             lists[name][place, : len(best)] = best
         if on_progress is not None:
@@ -75,13 +78,10 @@ def evaluate(
         )
         for name, result in results.items()
     }
-    given = any(labelled.request.candidates is not None for labelled in requests)
-    return Evaluation(systems, differences, slices, None if given else lists, len(requests))
+    return Evaluation(systems, differences, slices, None if as_lists else lists, len(requests))
 
 
-def _scores_of_all(
-    path: RankingPath, labelled: LabelledRequest, rng: np.random.Generator
-) -> list[tuple[str, Float32]]:
+def _scores_of_all(path: RankingPath, labelled: LabelledRequest, rng: np.random.Generator) -> list[tuple[str, Float32]]:
     """Return every system's score of every item, `(n_items,)`; -inf for what a system leaves out."""
     n_items = len(path.models.catalogue)
     ranking = path.rank(labelled.request, exclude=labelled.exclude)
@@ -92,12 +92,16 @@ def _scores_of_all(
     return scores
 
 
-def _measure(scores: Float32, labelled: LabelledRequest, k: int) -> tuple[dict[str, float], Int32]:
+def _measure(scores: Float32, labelled: LabelledRequest, k: int, *, as_lists: bool) -> tuple[dict[str, float], Int32]:
     given = labelled.request.candidates
+    if as_lists and given is not None:
+        return list_metrics(scores[given], np.isin(given, labelled.relevant_idx)), given[top_n(scores[given], k)]
+    allowed = np.ones(len(scores), np.bool_)
     if given is not None:
-        clicked = np.isin(given, labelled.relevant_idx)
-        return list_metrics(scores[given], clicked), given[top_n(scores[given], k)]
-    scores[labelled.exclude] = -np.inf
+        allowed[:] = False
+        allowed[given] = True
+    allowed[labelled.exclude] = False
+    scores[~allowed] = -np.inf
     relevant = np.zeros(len(scores), np.bool_)
     relevant[labelled.relevant_idx] = True
     n_found = int(np.isfinite(scores[labelled.relevant_idx]).sum())

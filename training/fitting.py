@@ -39,8 +39,8 @@ Rows = Literal["impressions", "retrieved", "cold"]
 class Corpus:
     """The data as arrays with its split, and the items' texts as embeddings.
 
-    item_embeddings: float32 `(n_items, embedding_size)`. pseudo_cold_idx: int32, items whose behaviour is hidden from what
-    feeds the training rows.
+    item_embeddings: float32 `(n_items, embedding_size)`. pseudo_cold_idx: int32, items whose behaviour is hidden from
+    what feeds the training rows.
     """
 
     data: EncodedData
@@ -56,7 +56,9 @@ class Corpus:
         if self.config.ranker.rows == "auto":
             return "impressions" if self.data.impressions is not None else "retrieved"
         if self.config.ranker.rows == "impressions" and self.data.impressions is None:
-            raise ConfigError("ranker.rows is impressions, but the data has no impressions table; use auto or retrieved")
+            raise ConfigError(
+                "ranker.rows is impressions, but the data has no impressions table; use auto or retrieved"
+            )
         if self.config.ranker.rows == "cold" and not len(self.pseudo_cold_idx):
             raise ConfigError("ranker.rows is cold, but ranker.pseudo_cold_share hides no item; set it to 0.2, say")
         return self.config.ranker.rows

@@ -105,9 +105,9 @@ def train(
         run_id=run.run_id,
         tracking_uri=run.uri,
         report=report,
-        seconds=run.seconds,
-        peak_rss_mb=run.peak_rss_mb,
-        stages=run.stage_seconds(),
+        seconds=run.total.seconds,
+        peak_rss_mb=run.total.peak_rss_mb,
+        stages={stage.name: stage.seconds for stage in run.total.stages},
     )
 
 
@@ -134,8 +134,8 @@ def _report(dataset: Dataset, config: Config, evaluation: Evaluation, run: Train
         systems=evaluation.systems,
         differences=evaluation.differences,
         slices=evaluation.slices,
-        seconds=run.seconds,
-        peak_rss_mb=run.peak_rss_mb,
+        seconds=sum(stage.seconds for stage in run.total.stages),
+        peak_rss_mb=run.total.peak_rss_mb,
     )
     run.log_report(report.to_dict())
     return report

@@ -24,8 +24,8 @@ _CHUNK_ROWS = 200_000
 class RankerRows:
     """Training rows, requests one after the other.
 
-    features: float32 `(n_rows, n_features)`. label: float32 `(n_rows,)`. group: int32 `(n_requests,)`, rows per request.
-    position: int32 `(n_rows,)`, 1-based position on the screen, None unless every row has one.
+    features: float32 `(n_rows, n_features)`. label: float32 `(n_rows,)`. group: int32 `(n_requests,)`, rows per
+    request. position: int32 `(n_rows,)`, 1-based position on the screen, None unless every row has one.
     """
 
     features: Float32
@@ -125,8 +125,8 @@ def train_ranker(
 ) -> RankerFit:
     """Return a ranker trained with early stopping on later requests.
 
-    The position bias of shown lists is estimated by LightGBM itself (its unbiased LambdaMART, `position` in the data set),
-    where every training row has a position.
+    The position bias of shown lists is estimated by LightGBM itself (its unbiased LambdaMART, `position` in the data
+    set), where every training row has a position.
     """
     use_position = train.position is not None and config.objective == "lambdarank"
     params = {
@@ -164,7 +164,11 @@ def train_ranker(
     if on_progress is not None:
         callbacks.append(lambda env: on_progress(env.iteration + 1, config.n_trees))
     booster = lgb.train(
-        params, train_set, num_boost_round=config.n_trees, valid_sets=[valid_set], valid_names=["valid"],
+        params,
+        train_set,
+        num_boost_round=config.n_trees,
+        valid_sets=[valid_set],
+        valid_names=["valid"],
         callbacks=callbacks,
     )
     return RankerFit(Ranker(booster, train.feature_names), dict(curve.get("valid", {})), booster.best_iteration)

@@ -18,8 +18,8 @@ Int64 = npt.NDArray[np.int64]
 class LabelledRequest:
     """A request and its outcome.
 
-    relevant_idx: int32, the items that were wanted. positions: int32 `(n_candidates,)` screen positions of the request's own
-    candidates, 0 where not recorded; None when candidates are to be retrieved. exclude: int32, the items
+    relevant_idx: int32, the items that were wanted. positions: int32 `(n_candidates,)`, screen positions of the
+    request's own candidates, 0 where not recorded; None when candidates are to be retrieved. exclude: int32, the items
     that must not be recommended again.
     """
 
@@ -79,13 +79,11 @@ def next_item_requests(
             yield LabelledRequest(request, relevant, seen)
 
 
-def cold_requests(
-    log: InteractionLog, cold_idx: Int32, users: Int64, *, max_history: int
-) -> Iterator[LabelledRequest]:
+def cold_requests(log: InteractionLog, cold_idx: Int32, users: Int64, *, max_history: int) -> Iterator[LabelledRequest]:
     """Yield one request per user in which all cold items are candidates and those the user chose are relevant.
 
-    cold_idx: int32, items whose behaviour is hidden; the history is what the user did with all the others. Users without
-    either are left out. The moment is just after the user's last interaction.
+    cold_idx: int32, items whose behaviour is hidden; the history is what the user did with all the others. Users
+    without either are left out. The moment is just after the user's last interaction.
     """
     is_cold = np.zeros(log.n_items, np.bool_)
     is_cold[cold_idx] = True

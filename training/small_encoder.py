@@ -132,7 +132,7 @@ def build_small_encoder(texts: Sequence[str], config: EncoderConfig, rng: np.ran
     filled = np.flatnonzero([bool(text.strip()) for text in texts])
     if len(filled) > _MAX_TEXTS:
         filled = np.sort(rng.choice(filled, _MAX_TEXTS, replace=False))
-    sample = [texts[i] for i in filled]
+    sample = [texts[int(i)] for i in filled]
     tokenizer = learn_tokenizer(sample, config.small_vocabulary)
     tokens = [ids for ids in tokenise(tokenizer, sample, config.max_length) if len(ids)]
     if not tokens:

@@ -1,9 +1,10 @@
 """Trains the ranker over everything else, out of fold, and measures the whole on the test fold."""
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -15,7 +16,8 @@ from training.evaluation import Evaluation, evaluate
 from training.fitting import Corpus, fit_models, requests_of
 from training.progress import Advance, Reporter
 from training.ranker import RankerFit, RankerRows, build_rows, train_ranker
-from training.timings import StageClock
+from training.requests import LabelledRequest
+from training.timings import Stage
 from training.work import WorkFolder, stage_key
 
 T = TypeVar("T")
@@ -26,13 +28,19 @@ def seed_for(seed: int, name: str) -> np.random.SeedSequence:
     return np.random.SeedSequence(seed, spawn_key=(zlib.crc32(name.encode()),))
 
 
+class Clock(Protocol):
+    """Times stages; a `StageClock` or a `TrainingRun`."""
+
+    def stage(self, name: str) -> AbstractContextManager[Stage]: ...
+
+
 @dataclass(frozen=True)
 class Desk:
     """What every stage works with: where results are kept, who is told, and the clock."""
 
     work: WorkFolder
     reporter: Reporter
-    clock: StageClock
+    clock: Clock
 
     def run(self, name: str, task: Callable[[Advance], T]) -> T:
         """Run a stage, announced and timed."""
@@ -60,9 +68,7 @@ def train_on_past(corpus: Corpus, desk: Desk, key: str) -> RankerFit:
     return desk.run("ranker", lambda advance: train_ranker(train, valid, config.ranker, seed, advance))
 
 
-def _rows(
-    corpus: Corpus, fold: Fold, n: int, path: Callable[[], RankingPath], desk: Desk, key: str
-) -> RankerRows:
+def _rows(corpus: Corpus, fold: Fold, n: int, path: Callable[[], RankingPath], desk: Desk, key: str) -> RankerRows:
     name = f"rows to {'train' if fold == Fold.LABEL else 'validate'}"
     stage, stage_id = name.replace(" ", "-"), stage_key(key, name)
     if desk.work.is_finished(stage, stage_id):
@@ -81,18 +87,31 @@ def _rows(
     return made
 
 
-def measure(corpus: Corpus, ranker: Ranker, desk: Desk, fold: Fold = Fold.TEST) -> tuple[RankingPath, Evaluation]:
-    """Return the path with models refitted on all that is known before the test, and how it did there."""
+def measure(
+    corpus: Corpus, ranker: Ranker, desk: Desk, *, requests: Sequence[LabelledRequest] | None = None
+) -> tuple[RankingPath, Evaluation]:
+    """Return the path with models refitted on all that is known before the test, and how it did there.
+
+    requests: what to measure on; by default at most `evaluation.max_requests` requests of the test fold.
+    """
     config = corpus.config
     seed = seed_for(config.seed, "factors")
     path = desk.run(
-        "models before the test", lambda _: RankingPath(fit_models(corpus, fold, seed).with_ranker(ranker))
+        "models before the test", lambda _: RankingPath(fit_models(corpus, Fold.TEST, seed).with_ranker(ranker))
     )
-    rng = np.random.default_rng(seed_for(config.seed, "test requests"))
-    requests = list(requests_of(corpus, fold, config.evaluation.max_requests, rng))
+    if requests is None:
+        rng = np.random.default_rng(seed_for(config.seed, "test requests"))
+        requests = list(requests_of(corpus, Fold.TEST, config.evaluation.max_requests, rng))
     with threadpool_limits(limits=1):
         evaluation = desk.run(
             "evaluation",
-            lambda advance: evaluate(path, requests, config.evaluation, seed_for(config.seed, "evaluation"), advance),
+            lambda advance: evaluate(
+                path,
+                requests,
+                config.evaluation,
+                seed_for(config.seed, "evaluation"),
+                advance,
+                as_lists=corpus.rows == "impressions",
+            ),
         )
     return path, evaluation

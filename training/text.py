@@ -14,7 +14,7 @@ from recsys.datasets.encoded import EncodedData
 from recsys.models.encoder import TextEncoder
 from recsys.schema import Col
 from recsys.splits import Fold, Split
-from training.encoder import fit_text_encoder
+from training.encoder import EncoderTexts, PairSource, fit_text_encoder
 from training.pairs import EncoderPairs, build_pairs
 from training.progress import Advance
 from training.system import Desk, seed_for
@@ -25,6 +25,7 @@ Float32 = npt.NDArray[np.float32]
 
 # Share of the past that is kept back to tell the encoder when to stop.
 _HELD_OUT_SHARE: Final = 0.1
+_MAX_HELD_OUT_PAIRS: Final = 1_000
 _EMBED_CHUNK: Final = 1_024
 _REPORTED: Final = ("kind", "base", "curve", "seconds", "stopped_because")
 
@@ -41,35 +42,43 @@ class TextStage:
 
 def encoder_pairs(
     data: EncodedData, split: Split, config: Config, seed: np.random.SeedSequence, *, visible: Bool | None = None
-) -> tuple[EncoderPairs, EncoderPairs]:
+) -> PairSource:
     """Return pairs to train on and pairs to stop by, both from what is known before the ranker's labels.
 
     With a time split the newest tenth of the past is held out; with leave_last, where the past has no common end, a
     tenth of the users. visible: bool `(len(log),)`, interactions that may be used at all.
     """
-    past = split.known_before(Fold.LABEL) if visible is None else split.known_before(Fold.LABEL) & visible
-    log = data.log.select(past)
-    train_rng, valid_rng, user_rng = (np.random.default_rng(child) for child in seed.spawn(3))
-    impressions, requests = data.impressions, None
-    if impressions is not None and split.request_fold is not None:
-        requests = split.request_fold < Fold.LABEL
-    if split.boundaries_us is not None:
-        times = impressions.timestamp_us[requests] if impressions is not None and requests is not None else log.timestamp_us
-        edge = np.quantile(times if len(times) else log.timestamp_us, 1.0 - _HELD_OUT_SHARE)
-        held_out = log.timestamp_us >= edge
-        held_out_requests = None if impressions is None or requests is None else requests & (impressions.timestamp_us >= edge)
+    past = split.known_before(Fold.LABEL)
+    log = data.log.select(past if visible is None else past & visible)
+    impressions = data.impressions
+    past_requests = (
+        split.request_fold < Fold.LABEL if impressions is not None and split.request_fold is not None else None
+    )
+    user_seed, valid_seed = seed.spawn(2)
+    held_out_requests = None
+    if split.boundaries_us is None:
+        held_out = (np.random.default_rng(user_seed).random(log.n_users) < _HELD_OUT_SHARE)[log.user_idx]
     else:
-        held_out = (user_rng.random(log.n_users) < _HELD_OUT_SHARE)[log.user_idx]
-        held_out_requests = None
-    train_requests = None if requests is None or held_out_requests is None else requests & ~held_out_requests
-    train = build_pairs(
-        log, impressions, config.encoder, train_rng, positive_rows=~held_out, positive_requests=train_requests
-    )
-    valid_config = config.encoder.model_copy(update={"max_pairs": max(64, config.encoder.max_pairs // 8)})
+        edge = np.quantile(log.timestamp_us, 1.0 - _HELD_OUT_SHARE) if len(log) else 0
+        held_out = log.timestamp_us >= edge
+        if impressions is not None and past_requests is not None:
+            held_out_requests = past_requests & (impressions.timestamp_us >= edge)
+    train_requests = None if held_out_requests is None else past_requests & ~held_out_requests
+
+    def train(rng: np.random.Generator) -> EncoderPairs:
+        return build_pairs(
+            log, impressions, config.encoder, rng, positive_rows=~held_out, positive_requests=train_requests
+        )
+
     valid = build_pairs(
-        log, impressions, valid_config, valid_rng, positive_rows=held_out, positive_requests=held_out_requests
+        log,
+        impressions,
+        config.encoder.model_copy(update={"max_pairs": _MAX_HELD_OUT_PAIRS}),
+        np.random.default_rng(valid_seed),
+        positive_rows=held_out,
+        positive_requests=held_out_requests,
     )
-    return train, valid
+    return PairSource(train, valid)
 
 
 def run_text_stage(
@@ -81,20 +90,18 @@ def run_text_stage(
     if not desk.work.is_finished(stage, stage_id):
         seed = seed_for(config.seed, "encoder")
         pairs_seed, fit_seed = seed.spawn(2)
-        train, valid = encoder_pairs(data, split, config, pairs_seed, visible=visible)
+        pairs = encoder_pairs(data, split, config, pairs_seed, visible=visible)
         table = data.catalogue.table
+        texts = EncoderTexts(data.catalogue.texts, _column(table, Col.TITLE), _column(table, Col.DESCRIPTION))
         with desk.work.writing(stage, stage_id) as folder:
             fit = desk.run(
                 "text encoder",
                 lambda advance: fit_text_encoder(
-                    data.catalogue.texts,
-                    titles=_column(table, Col.TITLE),
-                    descriptions=_column(table, Col.DESCRIPTION),
-                    train_pairs=train,
-                    valid_pairs=valid,
-                    config=config.encoder,
-                    seed=fit_seed,
-                    out=folder / "model",
+                    texts,
+                    pairs,
+                    config.encoder,
+                    fit_seed,
+                    folder / "model",
                     on_progress=lambda step, total, loss: advance(step, total, f"loss {loss:.3f}"),
                 ),
             )

@@ -91,6 +91,11 @@ class TrainingRun:
                 raise
             error.add_note(f"and the run {self.run_id} could not be marked as failed: {untold}")
 
+    @property
+    def total(self) -> Stage:
+        """The whole training so far, stages within; its own seconds are known once the run has ended."""
+        return self._clock.root
+
     def stage(self, name: str) -> AbstractContextManager[Stage]:
         """Time what is done within: metrics `seconds/NAME` and `peak_rss_mb/NAME`, and a place in timings.json.
 

@@ -75,7 +75,7 @@ def check_attributes(frame: pl.DataFrame, columns: list[str], faults: FaultLog) 
             frame = frame.drop(column)
         elif not isinstance(dtype, pl.Boolean):
             frame = check_text(_temporal_as_iso(frame, column), column, faults, max_length=MAX_ATTRIBUTE_LENGTH)
-            frame = frame.with_columns(_typed(frame[column]))
+            frame = frame.with_columns(_typed(frame[column]).alias(column))
     return frame
 
 

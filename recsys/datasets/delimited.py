@@ -16,6 +16,7 @@ from recsys.datasets.raw import FILE, ROW
 _SEPARATORS: Final = (",", ";", "\t", "|", "::")
 _CHUNK: Final = 20_000  # records that the csv module parses before they become columns; bounds the memory
 _MAX_SHOWN: Final = 80
+_QUOTES: Final = 'Close every quoted field, write a quote inside one as "", and end lines with a line feed.'
 _LINE = "_line"
 _PARTS = "_parts"
 _FOUND = "_found"
@@ -26,8 +27,11 @@ def take_header(
 ) -> tuple[list[str] | None, str]:
     """Return the column names and the text behind the header line; None for names that cannot be used."""
     line, _, rest = text.lstrip("\n").partition("\n")
-    quoted = quoted and len(line) <= csv.field_size_limit()
-    fields = next(csv.reader([line], delimiter=separator)) if quoted else line.split(separator)
+    try:
+        fields = next(csv.reader([line], delimiter=separator)) if quoted else line.split(separator)
+    except csv.Error as error:
+        faults.add(Fault(path.name, f"the header cannot be split into columns: {error}", _QUOTES, value=line))
+        return None, rest
     names = ["" if name.strip() in (ROW, FILE) else name.strip() for name in fields]
     other = next((s for s in _SEPARATORS if s != separator and s in line), None)
     repeated = sorted({name for name in names if name and names.count(name) > 1})
@@ -102,8 +106,7 @@ def _records(text: str, separator: str, path: Path, faults: FaultLog) -> Iterato
             except StopIteration:
                 return
             except csv.Error as error:
-                remedy = 'Close every quoted field, and write a quote inside one as "".'
-                faults.add(Fault(path.name, f"the quotes do not match: {error}", remedy, row=row))
+                faults.add(Fault(path.name, f"the row cannot be split into fields: {error}", _QUOTES, row=row))
                 continue
             if fields:
                 yield [row, *fields]

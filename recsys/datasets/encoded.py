@@ -39,7 +39,8 @@ def encode_dataset(dataset: Dataset, config: DataConfig) -> EncodedData:
         catalogue,
         user_ids,
         _interaction_log(dataset.interactions, catalogue.ids, user_ids, config.event_weights),
-        None if dataset.impressions is None or not dataset.impressions.height
+        None
+        if dataset.impressions is None or not dataset.impressions.height
         else _impression_log(dataset.impressions, catalogue.ids, user_ids),
         attributes,
         names,
@@ -93,9 +94,7 @@ def _impression_log(impressions: pl.DataFrame, item_ids: IdMap, user_ids: IdMap)
     )
 
 
-def _user_attributes(
-    users: pl.DataFrame | None, user_ids: IdMap
-) -> tuple[npt.NDArray[np.float32], tuple[str, ...]]:
+def _user_attributes(users: pl.DataFrame | None, user_ids: IdMap) -> tuple[npt.NDArray[np.float32], tuple[str, ...]]:
     if users is None:
         return np.empty((len(user_ids), 0), np.float32), ()
     names = [

@@ -156,7 +156,7 @@ def read_parquet(path: Path, faults: FaultLog) -> pl.DataFrame | None:
         return None
     try:
         frame = pl.read_parquet(io.BytesIO(data))
-    except (pl.exceptions.PolarsError, OSError) as error:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         _add(faults, path, f"the Parquet file is damaged: {str(error).splitlines()[0]}", remedy)
         return None
     if frame.is_empty():

@@ -24,15 +24,15 @@ from recsys.datasets.simulated_text import (
     write_comment,
     write_texts,
 )
+from recsys.datasets.simulated_truth import Int32, Int64, Truth
 from recsys.datasets.simulated_world import (
     DrawnItems,
     SimulationConfig,
-    Truth,
     draw_interest_states,
     draw_items,
     draw_sessions,
 )
-from recsys.schema import IMPRESSIONS, INTERACTIONS, TIMESTAMP, Col
+from recsys.schema import IMPRESSIONS, TIMESTAMP, Col
 
 __all__ = ["Simulation", "SimulationConfig", "Truth", "simulate", "write_sample"]
 
@@ -56,45 +56,38 @@ def simulate(config: SimulationConfig, seed: int | np.random.SeedSequence) -> Si
     the catalogue and the visits as they are. A `SeedSequence` is not changed by the call.
     """
     # Spawning counts up inside a SeedSequence; a copy keeps the caller's as it was.
-    root = (
-        np.random.SeedSequence(seed)
-        if isinstance(seed, int)
-        else np.random.SeedSequence(seed.entropy, spawn_key=seed.spawn_key, pool_size=seed.pool_size)
-    )
+    given = seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(seed)
+    root = np.random.SeedSequence(given.entropy, spawn_key=given.spawn_key, pool_size=given.pool_size)
     item_rng, text_rng, user_rng, session_rng, interest_rng, log_rng, event_rng = map(
         np.random.default_rng, root.spawn(7)
     )
     vocabulary = load_vocabulary()
     items = draw_items(config, vocabulary.topic_of_subtopic, vocabulary.n_author_names, item_rng)
-    country, device = (
-        user_rng.integers(len(vocabulary.words[name]), size=config.n_users) for name in ("countries", "devices")
-    )
+    n_countries, n_devices = (len(vocabulary.words[name]) for name in ("countries", "devices"))
+    country = user_rng.integers(n_countries, size=config.n_users, dtype=np.int32)
+    device = user_rng.integers(n_devices, size=config.n_users, dtype=np.int32)
     sessions = draw_sessions(config, session_rng)
-    states = draw_interest_states(
-        config, vocabulary.topic_of_subtopic, country.astype(np.int32), sessions, interest_rng
+    state_user_idx, state_since_us, state_interests = draw_interest_states(
+        config, vocabulary.topic_of_subtopic, country, sessions, interest_rng
     )
     truth = Truth(
-        np.array(vocabulary.topic_names),
-        np.array(vocabulary.subtopic_names),
-        vocabulary.topic_of_subtopic,
-        items.mixtures(len(vocabulary.subtopics)),
-        items.quality,
-        *states,
-        np.arange(1.0, config.slate_size + 1.0) ** -config.position_bias_exponent,
-        config.base_relevance,
-        config.interest_strength,
-        config.quality_strength,
+        topic_names=np.array(vocabulary.topic_names),
+        subtopic_names=np.array(vocabulary.subtopic_names),
+        topic_of_subtopic=vocabulary.topic_of_subtopic,
+        mixtures=items.mixtures(len(vocabulary.subtopics)),
+        quality=items.quality,
+        state_user_idx=state_user_idx,
+        state_since_us=state_since_us,
+        state_interests=state_interests,
+        examination=np.arange(1.0, config.slate_size + 1.0) ** -config.position_bias_exponent,
+        base_relevance=config.base_relevance,
+        interest_strength=config.interest_strength,
+        quality_strength=config.quality_strength,
     )
     requests = draw_requests(config, sessions, session_rng)
     shown = simulate_log(config, truth, items.created_at_us, requests, log_rng)
     item_table = _items_table(config, vocabulary, items, text_rng)
-    users = pl.DataFrame(
-        {
-            Col.USER_ID: _ids("u", config.n_users),
-            "country": [vocabulary.words["countries"][i] for i in country],
-            "device": [vocabulary.words["devices"][i] for i in device],
-        }
-    )
+    users = _users_table(vocabulary, country, device)
     impressions = _impressions_table(item_table, users, requests, shown)
     interactions = _interactions_table(config, vocabulary, items, impressions, requests, shown, event_rng)
     return Simulation(Dataset(item_table, interactions, impressions, users, name="simulated"), truth)
@@ -147,8 +140,18 @@ def _items_table(
             Col.DESCRIPTION: descriptions,
             Col.CATEGORIES: pl.Series(categories, dtype=pl.List(pl.String)),
             Col.CREATED_AT: pl.Series(items.created_at_us).cast(TIMESTAMP),
-            "author": [names[i] for i in items.author_idx],
+            "author": [names[i] for i in items.author_idx.tolist()],
             "reading_minutes": items.reading_minutes,
+        }
+    )
+
+
+def _users_table(vocabulary: Vocabulary, country: Int32, device: Int32) -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            Col.USER_ID: _ids("u", len(country)),
+            "country": [vocabulary.words["countries"][i] for i in country.tolist()],
+            "device": [vocabulary.words["devices"][i] for i in device.tolist()],
         }
     )
 
@@ -197,7 +200,7 @@ def _interactions_table(
     return pl.concat(kinds).sort(Col.TIMESTAMP, maintain_order=True)
 
 
-def _events_of(event: str, rows: np.ndarray, at_us: np.ndarray, impressions: pl.DataFrame) -> pl.DataFrame:
+def _events_of(event: str, rows: Int64, at_us: Int64, impressions: pl.DataFrame) -> pl.DataFrame:
     shown = impressions.select(Col.USER_ID, Col.ITEM_ID, Col.REQUEST_ID)[rows]
     return shown.select(
         pl.col(Col.USER_ID),
@@ -207,4 +210,4 @@ def _events_of(event: str, rows: np.ndarray, at_us: np.ndarray, impressions: pl.
         pl.lit(None, dtype=pl.Float64).alias(Col.VALUE),
         pl.col(Col.REQUEST_ID),
         pl.lit(None, dtype=pl.String).alias(Col.TEXT),
-    ).cast(dict(INTERACTIONS.dtypes))
+    )

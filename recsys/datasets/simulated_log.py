@@ -6,21 +6,20 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+import scipy.sparse as sp
+from scipy.special import logsumexp
 
+from recsys.datasets.simulated_truth import SECOND_US, Float64, Int32, Int64, Truth
 from recsys.datasets.simulated_world import (
     DAY_US,
-    SECOND_US,
-    Float64,
-    Int32,
-    Int64,
     Sessions,
     SimulationConfig,
-    Truth,
 )
 
 _POPULARITY_HALF_LIFE_DAYS: Final = 7.0
 _FRESHNESS_DAYS: Final = 5.0
 _MILLISECOND_US: Final = 1_000
+_TIE_BREAK: Final = 1e-9
 
 
 @dataclass(frozen=True)
@@ -99,22 +98,22 @@ def draw_slates(
 
     A slate is a softmax draw without replacement: the propensity of a position, float64 `(n, slate_size)`, is the
     item's share of exp(score) among the items that the positions above have left. Editorial slates are the highest
-    scores, with propensity NaN. An item of score -inf is never shown: such places are -1.
+    scores (ties fall at random), with propensity NaN. An item of score -inf is never shown: such places are -1.
     """
-    noise = np.where(is_editorial[:, None], 0.0, rng.gumbel(size=scores.shape))
-    noisy = scores + noise
+    # The trace of noise lets the seed break ties, which a partition would break by what the processor has.
+    noisy = scores + rng.gumbel(size=scores.shape) * np.where(is_editorial, _TIE_BREAK, 1.0)[:, None]
     top = np.argpartition(-noisy, slate_size - 1, axis=1)[:, :slate_size]
     top = np.take_along_axis(top, np.argsort(-np.take_along_axis(noisy, top, axis=1), axis=1, kind="stable"), axis=1)
     chosen = np.take_along_axis(scores, top, axis=1)
-    highest = scores.max(axis=1, keepdims=True)
-    highest = np.where(np.isfinite(highest), highest, 0.0)
-    weight = np.exp(chosen - highest)
-    # Summed from the end, so that what is left after a heavy item is no difference of two large numbers.
-    unchosen = np.exp(scores - highest)
-    np.put_along_axis(unchosen, top, 0.0, axis=1)
-    left = unchosen.sum(axis=1, keepdims=True) + np.cumsum(weight[:, ::-1], axis=1)[:, ::-1]
+    # Added up in logs and from the last place, so that a heavy item above leaves no rounding error behind.
+    unchosen = scores.copy()
+    np.put_along_axis(unchosen, top, -np.inf, axis=1)
+    from_below = np.concatenate([logsumexp(unchosen, axis=1, keepdims=True), chosen[:, ::-1]], axis=1)
+    left = np.logaddexp.accumulate(from_below, axis=1)[:, :0:-1]
     is_shown = np.isfinite(chosen)
-    propensity = np.divide(weight, left, out=np.full(weight.shape, np.nan), where=is_shown & ~is_editorial[:, None])
+    propensity = np.full(chosen.shape, np.nan)
+    is_drawn = is_shown & ~is_editorial[:, None]
+    propensity[is_drawn] = np.exp(chosen[is_drawn] - left[is_drawn])
     return np.where(is_shown, top, -1), propensity
 
 
@@ -122,12 +121,12 @@ def draw_slates(
 class Policy:
     """What chose the slates: recent clicks, freshness, and the match with what a user liked on the first day.
 
-    interests: float64 `(n_users, n_subtopics)`, mixtures: float64 `(n_items, n_subtopics)`, both of unit length.
+    interests: float64 `(n_users, n_subtopics)`, mixtures: float64 CSR `(n_items, n_subtopics)`, both of unit length.
     created_at_us: int64 `(n_items,)`.
     """
 
     interests: Float64
-    mixtures: Float64
+    mixtures: sp.csr_matrix
     created_at_us: Int64
     config: SimulationConfig
 
@@ -139,7 +138,8 @@ class Policy:
         mixtures = truth.mixtures.astype(np.float64)
         return Policy(
             interests / np.linalg.norm(interests, axis=1, keepdims=True),
-            mixtures / np.linalg.norm(mixtures, axis=1, keepdims=True),
+            # Sparse not for its size only: its product is the same to the bit on any number of threads.
+            sp.csr_matrix(mixtures / np.linalg.norm(mixtures, axis=1, keepdims=True)),
             created_at_us,
             config,
         )
@@ -152,7 +152,7 @@ class Policy:
         freshness = np.exp(-np.maximum(age_days, 0.0) / _FRESHNESS_DAYS)
         scores = self.config.policy_popularity * np.log1p(recent_clicks) + self.config.policy_freshness * freshness
         weight = np.where(is_editorial, 0.0, self.config.policy_personalisation)
-        scores += (self.interests[user_idx] * weight[:, None]) @ self.mixtures.T
+        scores += (self.mixtures @ (self.interests[user_idx] * weight[:, None]).T).T
         return np.where(age_days >= 0.0, scores, -np.inf)
 
 

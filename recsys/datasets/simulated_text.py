@@ -17,7 +17,7 @@ _RESOURCE: Final = "vocabulary.yaml"
 _MIXED_TITLE_SHARE: Final = 0.5
 _SAME_TOPIC_BRIDGE_SHARE: Final = 0.5
 _SENTENCES: Final = ((1, 0.15), (2, 0.40), (3, 0.45))  # how many sentences a description has, and how often
-_TITLE_TRIES: Final = 20
+_TITLE_TRIES: Final = 5
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,8 @@ def build_dataset(
     faults.raise_if_any()
     if items is None or interactions is None:
         raise DataError(f"{name} has no items or no behaviour; a data set needs both, see docs/data-formats.md")
-    items = with_unknown_items(items, [t for t in (interactions, impressions) if t is not None], faults)
+    if config.unknown_items == "keep":
+        items = with_unknown_items(items, [t for t in (interactions, impressions) if t is not None], faults)
     return Dataset(
         items.with_columns(pl.col(Col.CATEGORIES).fill_null(pl.lit([], ITEMS.dtypes[Col.CATEGORIES]))),
         interactions.sort(Col.TIMESTAMP, maintain_order=True).select(*INTERACTIONS.dtypes),

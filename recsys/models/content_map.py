@@ -23,8 +23,8 @@ _MIN_NORM: Final = 1e-9
 class ContentEncoding:
     """How items become rows of content features: chosen on the items that the map is fitted on.
 
-    columns: int64 `(n_columns,)`, attribute values in use. bin_edges: float32 `(n_numeric, n_bins - 1)` quantiles of each
-    numeric attribute. crossed: int64, category values that are crossed with the numeric bins.
+    columns: int64 `(n_columns,)`, attribute values in use. bin_edges: float32 `(n_numeric, n_bins - 1)`, quantiles of
+    each numeric attribute. crossed: int64, category values that are crossed with the numeric bins.
     """
 
     columns: npt.NDArray[np.int64]
@@ -60,10 +60,8 @@ class ContentEncoding:
         values = catalogue.values[:, self.columns]
         bins = [self._bin_indicators(catalogue.numeric[:, f], self.bin_edges[f]) for f in range(len(self.bin_edges))]
         categories = catalogue.values[:, self.crossed]
-        blocks = []
         fields = catalogue.value_field[self.columns]
-        for field in np.unique(fields):
-            blocks.append(_unit_rows(values[:, np.flatnonzero(fields == field)]))
+        blocks = [_unit_rows(values[:, np.flatnonzero(fields == field)]) for field in np.unique(fields)]
         blocks.extend(bins)
         for indicator in bins:
             crossed = [categories.multiply(indicator[:, [b]]) for b in range(indicator.shape[1])]
@@ -85,7 +83,8 @@ class ContentEncoding:
 class ContentMap:
     """A ridge regression from content onto item factors.
 
-    text_weights: float32 `(embedding_size, d)`. attribute_weights: float32 `(n_features, d)`. intercept: float32 `(d,)`.
+    text_weights: float32 `(embedding_size, d)`. attribute_weights: float32 `(n_features, d)`. intercept: float32
+    `(d,)`.
     """
 
     encoding: ContentEncoding
@@ -115,7 +114,9 @@ class ContentMap:
         if not len(rows):
             width = encoding.rows_of(catalogue).shape[1]
             zeros = np.zeros((embeddings.shape[1] + width, d), np.float32)
-            return ContentMap(encoding, zeros[: embeddings.shape[1]], zeros[embeddings.shape[1] :], np.zeros(d, np.float32))
+            return ContentMap(
+                encoding, zeros[: embeddings.shape[1]], zeros[embeddings.shape[1] :], np.zeros(d, np.float32)
+            )
         attributes = encoding.rows_of(catalogue)[rows].toarray().astype(np.float64)
         text = embeddings[rows].astype(np.float64) * np.sqrt(embeddings.shape[1])
         # One unit of penalty should mean the same for both blocks: scale text to the attributes' mean row norm.
@@ -136,7 +137,9 @@ class ContentMap:
     def predict(self, catalogue: Catalogue, embeddings: Float32) -> Float32:
         """Return the factors that content predicts for every item of a catalogue, float32 `(n_items, d)`."""
         attributes = self.encoding.rows_of(catalogue)
-        return (embeddings @ self.text_weights + attributes @ self.attribute_weights + self.intercept).astype(np.float32)
+        return (embeddings @ self.text_weights + attributes @ self.attribute_weights + self.intercept).astype(
+            np.float32
+        )
 
 
 def _unit_rows(matrix: sp.csr_matrix) -> sp.csr_matrix:

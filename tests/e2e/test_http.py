@@ -106,12 +106,12 @@ class Server:
     """A server process and a client of it."""
 
     def __init__(self, folder: Path, **environment: str) -> None:
+        store_url = f"sqlite:///{folder / 'events.db'}"
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("RECSYS_", "MLFLOW_"))}
         self.process = subprocess.Popen(
             [sys.executable, "-c", SERVE],
             cwd=ROOT,
-            env=os.environ
-            | {"RECSYS_PORT": "0", "RECSYS_STORE_URL": f"sqlite:///{folder / 'events.db'}"}
-            | environment,
+            env=inherited | {"RECSYS_PORT": "0", "RECSYS_STORE_URL": store_url} | environment,
             stderr=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             text=True,
@@ -286,7 +286,9 @@ def test_a_body_over_the_limit_is_refused_before_it_is_sent(server: Server) -> N
     )
     with socket.create_connection((server.client.base_url.host, server.client.base_url.port)) as connection:
         connection.sendall(head)
-        answer = connection.recv(10_000)
+        answer = b""
+        while not answer.endswith(b"}") and (part := connection.recv(10_000)):
+            answer += part
 
     assert answer.startswith(b"HTTP/1.1 413 ")
     assert b'"body_too_large"' in answer
@@ -321,3 +323,34 @@ def test_a_server_without_a_model_lives_says_why_and_ends_in_order(tmp_path: Pat
     assert server.client.post("/v1/recommendations", json={}).status_code == 503
     assert server.end(signal.SIGTERM) in (0, -signal.SIGTERM)
     assert "Traceback" not in "".join(server.log)
+
+
+@pytest.mark.slow
+def test_a_model_registered_after_the_start_is_taken_up_and_served_as_champion(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from training.tracking import TrainingRun
+
+    monkeypatch.chdir(tmp_path)
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    server = Server(tmp_path, RECSYS_TRACKING_URI=uri)
+    answer = server.client.get("/health/ready")
+    while "being loaded" in answer.text:
+        answer = server.client.get("/health/ready")
+    assert answer.status_code == 503
+    assert "recsys train --data FOLDER" in answer.json()["error"]["message"]
+
+    with TrainingRun(Config().with_overrides({"tracking.uri": uri})) as run:
+        assert run.log_bundle(bundle) == "1"
+
+    while (answer := server.client.get("/health/ready")).status_code != 200:
+        time.sleep(0.1)
+    assert answer.json()["model"] == {"name": "recsys", "version": "1", "alias": "champion"}
+    slate = server.recommend(user_id="user 1", n=6)
+    assert slate["model"] == {"name": "recsys", "version": "1", "alias": "champion"}
+    with load("models:/recsys@champion", tracking_uri=uri) as recommender:
+        assert [item.item_id for item in recommender.recommend("user 1", n=6)] == ids(slate)
+        assert repr(recommender) == "Recommender(recsys version 1: 9 users × 40 items)"
+    with load("models:/recsys/1", tracking_uri=uri) as recommender:
+        assert recommender.similar("item/4", n=1)[0].item_id != "item/4"
+    server.end(signal.SIGKILL)

@@ -1,5 +1,6 @@
 """Which format a folder is taken for, and what the message says where that is not clear."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,7 @@ def test_a_long_folder_is_listed_in_part(tmp_path: Path) -> None:
     ],
     ids=["missing", "file", "empty"],
 )
-def test_what_is_no_folder_of_data_is_refused(tmp_path: Path, make, problem: str) -> None:  # type: ignore[no-untyped-def]
+def test_what_is_no_folder_of_data_is_refused(tmp_path: Path, make: Callable[[Path], object], problem: str) -> None:
     path = tmp_path / "data"
     make(path)
     with pytest.raises(DataError, match=problem):

@@ -1,5 +1,6 @@
 """Files into raw frames: what is read, where each row is said to stand, and what is a fault."""
 
+import csv
 import gzip
 import json
 from pathlib import Path
@@ -121,8 +122,6 @@ class TestReadDelimited:
         assert faults.n_faults == n - len(kept)
 
     def test_a_long_quoted_field_is_read_and_the_global_limit_restored(self, tmp_path: Path, faults: FaultLog) -> None:
-        import csv
-
         before = csv.field_size_limit()
         frame = read_delimited(put(tmp_path, "a.csv", f'x,y\n1,"{"z" * 500_000}"\n'), faults, quoting=True)
         assert frame is not None
@@ -134,7 +133,7 @@ class TestReadDelimited:
         assert frame is not None
         assert frame["x"].to_list() == ["2"]
         assert [(fault.row, fault.problem) for fault in faults.faults] == [
-            (1, "the quotes do not match: ',' expected after '\"'")
+            (1, "the row cannot be split into fields: ',' expected after '\"'")
         ]
 
     def test_an_index_without_a_name_and_reserved_names_are_noted(self, tmp_path: Path, faults: FaultLog) -> None:

@@ -4,19 +4,16 @@ import os
 import shutil
 import subprocess
 import sys
-import types
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
 from recsys.config import Config
-from recsys.errors import BundleError, RegistryError, RequestError
+from recsys.errors import BundleError, RegistryError
 from recsys.mlflow_store import MlflowException, mlflow
 from training.logged_model import INFERENCE_PACKAGES, signature
 from training.timings import StageClock
@@ -44,7 +41,6 @@ def _apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Nothing of these tests may land in the repository, nor may MLflow's global settings change."""
     (tmp_path / "cwd").mkdir()
     monkeypatch.chdir(tmp_path / "cwd")
-    monkeypatch.setattr(sys, "path", list(sys.path))  # loading a model puts its code there
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
         monkeypatch.delenv(name, raising=False)
     before = mlflow.get_tracking_uri()
@@ -171,11 +167,17 @@ def test_the_peak_is_that_of_the_stage_that_held_the_memory() -> None:
 
 
 def test_a_failing_training_marks_its_run_and_says_where(config: Config) -> None:
-    with pytest.raises(RegistryError, match="no such thing") as caught, TrainingRun(config) as run:
-        with run.stage("data"):
-            pass
-        with run.stage("encoder"), run.stage("fit"):
-            raise RegistryError("no such thing")
+    run = TrainingRun(config)
+
+    def _train() -> None:
+        with run:
+            with run.stage("data"):
+                pass
+            with run.stage("encoder"), run.stage("fit"):
+                raise RegistryError("no such thing")
+
+    with pytest.raises(RegistryError, match="no such thing") as caught:
+        _train()
     assert not hasattr(caught.value, "__notes__")
     assert _client(config).get_run(run.run_id).info.status == "FAILED"
     tags = _data(config, run).tags
@@ -185,10 +187,16 @@ def test_a_failing_training_marks_its_run_and_says_where(config: Config) -> None
 
 
 def test_a_stage_whose_error_was_dealt_with_is_not_blamed(config: Config) -> None:
-    with pytest.raises(ValueError, match="later"), TrainingRun(config) as run:
-        with pytest.raises(KeyError), run.stage("optional"):
-            raise KeyError("missing")
-        raise ValueError("later")
+    run = TrainingRun(config)
+
+    def _train() -> None:
+        with run:
+            with pytest.raises(KeyError), run.stage("optional"):
+                raise KeyError("missing")
+            raise ValueError("later")
+
+    with pytest.raises(ValueError, match="later"):
+        _train()
     assert _data(config, run).tags["error.stage"] == "between stages"
 
 
@@ -203,13 +211,18 @@ def test_a_store_that_fails_too_does_not_hide_the_first_error(config: Config, mo
     def _away(*_: object, **__: object) -> None:
         raise MlflowException("the disk is full")
 
-    with pytest.raises(ValueError, match="the first error") as caught, TrainingRun(config) as run:
-        monkeypatch.setattr(mlflow.MlflowClient, "log_batch", _away)
-        raise ValueError("the first error")
-    assert caught.value.__notes__ == [
-        f"and the run {run.run_id} could not be marked as failed: cannot log metrics at {config.tracking.uri}: the disk "
-        "is full; check the tracking URI (tracking.uri in the configuration, or MLFLOW_TRACKING_URI)"
-    ]
+    run = TrainingRun(config)
+
+    def _train() -> None:
+        with run:
+            monkeypatch.setattr(mlflow.MlflowClient, "log_batch", _away)
+            raise ValueError("the first error")
+
+    with pytest.raises(ValueError, match="the first error") as caught:
+        _train()
+    (note,) = caught.value.__notes__
+    assert note.startswith(f"and the run {run.run_id} could not be marked as failed: cannot log metrics at sqlite:")
+    assert "the disk is full" in note
 
 
 def test_a_deleted_experiment_says_how_to_bring_it_back(config: Config) -> None:
@@ -342,127 +355,6 @@ def test_a_bundle_that_cannot_be_stored_is_not_registered(
         run.registry.versions()
 
 
-@dataclass(frozen=True)
-class _Entry:
-    item_id: str
-    score: float
-    rank: int
-    title: str | None
-
-
-class _Recommender:
-    """Recommends i1, i2, …; the titles tell what it was asked."""
-
-    def recommend(self, user_id: str | None = None, n: int = 10, *, history: list[str]) -> list[_Entry]:
-        if n > 1_000:
-            raise RequestError(f"n is {n}; ask for at most 1000", field="n")
-        title = None if user_id == "u-untitled" else f"{user_id!r} after {history}"
-        return [_Entry(f"i{rank}", 1.0 / rank, rank, title) for rank in range(1, n + 1)]
-
-
-@pytest.fixture
-def model(config: Config, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The logged model, loaded by MLflow, with a stub in place of the engine."""
-    loaded: list[str] = []
-    api = types.ModuleType("recsys.api")
-    api.load = lambda where: loaded.append(where) or _Recommender()  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "recsys.api", api)
-    with TrainingRun(config) as run:
-        run.log_bundle(bundle)
-    stored = run.registry.fetch(run.registry.resolve(), tmp_path)
-    pyfunc = mlflow.pyfunc.load_model(str(stored.parents[1]))
-    assert [Path(where) for where in loaded] == [stored]
-    return pyfunc
-
-
-def test_the_logged_model_answers_requests(model: Any) -> None:
-    assert Path(sys.path[0]) == ROOT  # features and serving come from where recsys does, not from the model's copy
-    answers = model.predict(
-        pd.DataFrame({"user_id": ["u7", None], "n": [2, 1], "history": [["i5", "i4"], '["i3"]']}), params={"n": 5}
-    )
-    assert answers.to_dict("list") == {
-        "user_id": ["u7", "u7", None],
-        "rank": [1, 2, 1],
-        "item_id": ["i1", "i2", "i1"],
-        "score": [1.0, 0.5, 1.0],
-        "title": ["'u7' after ['i5', 'i4']", "'u7' after ['i5', 'i4']", "None after ['i3']"],
-        "row": [0, 0, 1],
-    }
-    assert list(answers.columns) == [column.name for column in signature().outputs.inputs]
-    assert {str(answers[name].dtype) for name in ("rank", "row")} == {"int64"}
-
-
-def test_n_and_history_may_be_left_out(model: Any) -> None:
-    users = pd.DataFrame({"user_id": ["u7", "u8"]})
-    assert model.predict(users)["rank"].tolist() == [*range(1, 11), *range(1, 11)]
-    assert model.predict(users, params={"n": 1})["title"].tolist() == ["'u7' after []", "'u8' after []"]
-    assert model.predict(pd.DataFrame({"history": [["i1"]]}), params={"n": 1})["user_id"].tolist() == [None]
-    assert model.predict(users.head(0)).columns.tolist()[0] == "user_id"
-
-
-@pytest.mark.parametrize(
-    ("body", "title"),
-    [
-        ({"dataframe_records": [{"user_id": "007", "n": 1, "history": ["a", "b"]}]}, "'007' after ['a', 'b']"),
-        ({"dataframe_split": {"columns": ["user_id", "n"], "data": [["007", 1]]}}, "'007' after []"),
-        ({"dataframe_records": [{"user_id": 7, "n": 1}]}, "'7' after []"),
-        ({"dataframe_records": [{"user_id": None, "n": 1, "history": '["a"]'}]}, "None after ['a']"),
-        ('user_id,n,history\n007,1,"[""a"", ""b""]"\n', "'007' after ['a', 'b']"),
-        ("user_id,n,history\n,1,[]\nu7,1,\n", None),
-    ],
-)
-def test_a_scoring_server_takes_json_and_csv(model: Any, body: Any, title: str | None) -> None:
-    from fastapi.testclient import TestClient
-    from mlflow.pyfunc import scoring_server
-
-    kind = "text/csv" if isinstance(body, str) else "application/json"
-    content = body if isinstance(body, str) else json.dumps(body)
-    answer = TestClient(scoring_server.init(model)).post(
-        "/invocations", content=content, headers={"Content-Type": kind}
-    )
-    if title is None:
-        assert (answer.status_code, "row 0 has neither user_id nor history" in answer.text) == (400, True)
-    else:
-        assert [entry["title"] for entry in answer.json()["predictions"]] == [title]
-
-
-def test_an_answer_without_user_and_title_is_valid_json(model: Any) -> None:
-    from mlflow.pyfunc.scoring_server import predictions_to_json
-
-    for request, missing in (({"history": [["a"]]}, "user_id"), ({"user_id": ["u-untitled"]}, "title")):
-        written: list[str] = []
-        predictions_to_json(
-            model.predict(pd.DataFrame(request), params={"n": 1}), types.SimpleNamespace(write=written.append)
-        )
-        assert f'"{missing}": null' in "".join(written)
-
-
-@pytest.mark.parametrize(
-    ("columns", "message"),
-    [
-        ({"n": [3]}, r"the input has the columns \['n'\]; give user_id, history, or both"),
-        ({"user_id": ["u1", None], "n": [1, 1]}, r"row 1 has neither user_id nor history"),
-        ({"user_id": ["u1", ""]}, r"row 1 has neither user_id nor history"),
-        ({"user_id": ["u1"], "n": [0]}, r"row 0: n is 0; give a whole number of items, at least 1"),
-        ({"user_id": ["u1"], "n": [2_000]}, r"row 0 cannot be answered: n is 2000; ask for at most 1000"),
-        (
-            {"user_id": ["u1"], "history": ["i1 i2"]},
-            r"row 0: history is 'i1 i2'; write a list of item ids, in CSV as JSON",
-        ),
-        ({"user_id": ["u1"], "history": ["7"]}, r"row 0: history is 7; write a list"),
-        (
-            {"user_id": ["u1"], "history": [["i1", None, 2.5]]},
-            r"history has 2 entries that are no item ids, \[None, 2.5\]",
-        ),
-        ({"user_id": [True, "u1"]}, r"row 0: user_id is True; write the id as a string"),
-    ],
-)
-def test_bad_requests_are_named_with_their_row(model: Any, columns: dict[str, list[Any]], message: str) -> None:
-    with pytest.raises(MlflowException, match=message) as caught:
-        model.predict(pd.DataFrame(columns))
-    assert caught.value.get_http_status_code() == 400
-
-
 def _run_python(code: str) -> str:
     """Run code in a fresh interpreter that knows nothing of pytest or of a build server."""
     hidden = ("PYTEST_CURRENT_TEST", "CI", "MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK", "GITHUB_ACTIONS")
@@ -481,34 +373,3 @@ def _run_python(code: str) -> str:
 def test_mlflow_sends_no_telemetry() -> None:
     asked = "import mlflow.telemetry; print(mlflow.telemetry.get_telemetry_client())"
     assert _run_python(f"import recsys.registry; {asked}") == "None"
-
-
-def test_inference_needs_no_more_than_the_models_requirements() -> None:
-    code = f"""
-import sys
-from importlib.metadata import PackageNotFoundError, packages_distributions, requires
-from packaging.requirements import Requirement
-
-allowed, waiting = set(), list({INFERENCE_PACKAGES!r})
-while waiting:
-    name = waiting.pop().lower().replace("_", "-")
-    if name not in allowed:
-        allowed.add(name)
-        try:
-            found = [Requirement(line) for line in requires(name) or []]
-        except PackageNotFoundError:
-            continue
-        waiting += [r.name for r in found if r.marker is None or r.marker.evaluate({{"extra": ""}})]
-owners = packages_distributions()
-
-class Refuse:
-    def find_spec(self, name, path=None, target=None):
-        packages = {{owner.lower().replace("_", "-") for owner in owners.get(name.partition(".")[0], [])}}
-        if packages and not packages & (allowed | {{"recsys-engine"}}):
-            raise ModuleNotFoundError(name, name=name)
-
-sys.meta_path.insert(0, Refuse())
-import recsys.api, recsys.pyfunc_model
-print("answers")
-"""
-    assert _run_python(code) == "answers"
