@@ -41,8 +41,8 @@ class ItemTable:
         spread = np.ones(numeric.shape[1], np.float32)
         for column in range(numeric.shape[1]):
             present = numeric[np.isfinite(numeric[:, column]), column]
-            if len(present) and present.std() > 0:
-                spread[column] = present.std()
+            if len(present) and (deviation := np.float32(present.std(dtype=np.float64))) > 0:
+                spread[column] = deviation
         text_length = np.asarray([len(text) for text in catalogue.texts], np.float32)
         n_values = np.diff(catalogue.values.indptr).astype(np.float32)
         is_warm = models.factors.is_warm.astype(np.float32)

@@ -38,7 +38,9 @@ def compute(context: RequestContext) -> Float32:
         head[:, 3] = (context.candidate_idx[:, None] == history.item_idx[None, :]).sum(axis=1)
         seen = items.numeric[history.item_idx]
         present = np.isfinite(seen)
-        mean = np.where(present, seen, 0).sum(axis=0) / np.where(present.any(axis=0), present.sum(axis=0), np.nan)
+        mean = np.where(present, seen, 0).sum(axis=0, dtype=np.float64) / np.where(
+            present.any(axis=0), present.sum(axis=0), np.nan
+        )
         against = (items.numeric[context.candidate_idx] - mean.astype(np.float32)) / items.numeric_scale
     attributes = (
         context.models.user_attributes[context.request.user_idx]

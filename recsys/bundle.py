@@ -6,11 +6,13 @@ log.npz, counters.npz, ranker.txt, encoder/. Nothing in it can run code when rea
 
 import hashlib
 import json
+import math
 import os
 import platform
 import shutil
 import subprocess
 import uuid
+import zipfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,13 +23,13 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 import scipy.sparse as sp
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from recsys.catalogue import Catalogue
 from recsys.config import Config
-from recsys.counters import BucketCounts, Counters
+from recsys.counters import COUNTER_KINDS, BucketCounts, Counters
 from recsys.errors import BundleError
 from recsys.histories import InteractionLog
 from recsys.ids import IdMap
@@ -40,7 +42,6 @@ from recsys.schema import Col
 
 SCHEMA_VERSION: Final = 1
 MANIFEST: Final = "manifest.json"
-_COUNTER_KINDS: Final = ("interactions", "shown", "clicked")
 
 
 class Manifest(BaseModel):
@@ -49,7 +50,7 @@ class Manifest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     schema_version: int = Field(description="Layout of the bundle's files.")
-    bundle_id: str = Field(description="SHA-256 over the hashes of all files.")
+    bundle_id: str = Field(description="SHA-256 over the rest of the manifest, and so over all files.")
     created_at: str = Field(description="When it was written, ISO 8601 UTC.")
     config: Config = Field(description="The configuration of the training.")
     data: dict[str, Any] = Field(description="Name, format, fingerprint and sizes of the data.")
@@ -80,7 +81,8 @@ def write_bundle(
 ) -> Manifest:
     """Write fitted models to a new folder, which appears whole or not at all.
 
-    Everything is written to a folder beside it, flushed to disk, then renamed.
+    Everything is written to a folder beside it, flushed to disk, then renamed. Metrics that are not finite are left
+    out.
 
     Raises:
         BundleError: there is something at `folder` already, or the models have no ranker.
@@ -97,20 +99,21 @@ def write_bundle(
         files = {str(path.relative_to(beside).as_posix()): _sha256(path) for path in _files_of(beside)}
         manifest = Manifest(
             schema_version=SCHEMA_VERSION,
-            bundle_id=hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest(),
+            bundle_id="",
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
             config=models.config,
             data=data,
             data_until_us=int(models.log.timestamp_us.max()) if len(models.log) else 0,
             git_commit=git_commit(),
             versions={"python": platform.python_version(), "lightgbm": lightgbm.__version__, "numpy": np.__version__},
-            metrics=metrics,
+            metrics={name: value for name, value in metrics.items() if math.isfinite(value)},
             encoder_fingerprint=models.encoder.fingerprint if models.encoder is not None else None,
             feature_names=models.ranker.feature_names,
             files=files,
         )
+        manifest = manifest.model_copy(update={"bundle_id": _identity(json.loads(manifest.model_dump_json()))})
         (beside / MANIFEST).write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
-        for path in [*_files_of(beside), beside / MANIFEST, beside]:
+        for path in [*beside.rglob("*"), beside]:
             _fsync(path)
         beside.rename(folder)
         _fsync(folder.parent)
@@ -137,26 +140,35 @@ def read_manifest(folder: Path) -> Manifest:
         text = (folder / MANIFEST).read_text(encoding="utf-8")
     except OSError as error:
         raise BundleError(f"{folder} is no bundle: {MANIFEST} cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError as error:
+        raise _damaged(folder, error) from None
     try:
-        version = json.loads(text)["schema_version"]
-        if version == SCHEMA_VERSION:
-            return Manifest.model_validate_json(text)
-    except (ValueError, KeyError, TypeError, ValidationError) as error:
-        raise BundleError(f"{folder}: {MANIFEST} is damaged ({type(error).__name__}); fetch the bundle again") from None
-    raise BundleError(
-        f"{folder} has layout {version}, this version reads {SCHEMA_VERSION}; train again or use a matching version"
-    )
+        values = json.loads(text)
+        version = values["schema_version"]
+        manifest = Manifest.model_validate(values) if version == SCHEMA_VERSION else None
+    except (ValueError, KeyError, TypeError) as error:
+        raise _damaged(folder, error) from None
+    if manifest is None:
+        raise BundleError(
+            f"{folder} has layout {version}, this version reads {SCHEMA_VERSION}; train again or use a matching version"
+        )
+    if manifest.bundle_id != _identity(values):
+        raise BundleError(f"{folder}: {MANIFEST} was changed after the bundle was written; fetch the bundle again")
+    return manifest
 
 
 def git_commit() -> str | None:
     """Return the commit that the running code is checked out at, None where it is installed without one."""
+    here = Path(__file__)
     try:
-        done = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10
-        )
+        # Installed inside somebody else's checkout, this file is not one that their commits know.
+        for command in (["git", "ls-files", "--error-unmatch", here.name], ["git", "rev-parse", "HEAD"]):
+            done = subprocess.run(command, cwd=here.parent, capture_output=True, text=True, timeout=10)
+            if done.returncode != 0:
+                return None
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.strip() if done.returncode == 0 else None
+    return done.stdout.strip()
 
 
 def _write_files(models: FittedModels, encoder_folder: Path | None, folder: Path) -> None:
@@ -187,7 +199,7 @@ def _write_files(models: FittedModels, encoder_folder: Path | None, folder: Path
         weight=log.weight, row=log.row,
     )  # fmt: skip
     counts: dict[str, npt.NDArray[Any]] = {}
-    for kind in _COUNTER_KINDS:
+    for kind in COUNTER_KINDS:
         counter: BucketCounts = getattr(models.counters, kind)
         counts[f"{kind}_key"], counts[f"{kind}_cumulative"] = counter.key, counter.cumulative
         counts[f"{kind}_clock"] = np.array([counter.first_us, counter.bucket_us, counter.n_buckets], np.int64)
@@ -210,7 +222,7 @@ def _read_models(folder: Path, manifest: Manifest) -> FittedModels:
         log = _load_npz(folder / "log.npz")
         counts = _load_npz(folder / "counters.npz")
         transitions = sp.load_npz(folder / "covisitation.npz").tocsr()
-    except (OSError, ValueError, KeyError, SafetensorError, pl.exceptions.PolarsError) as error:
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile, SafetensorError, pl.exceptions.PolarsError) as error:
         raise BundleError(f"{folder}: a file of the bundle cannot be read: {error}") from error
     encoder = TextEncoder.load(folder / "encoder") if (folder / "encoder").is_dir() else None
     _check_encoder(folder, manifest, made_by, encoder)
@@ -232,7 +244,7 @@ def _read_models(folder: Path, manifest: Manifest) -> FittedModels:
             alpha=float(metadata["alpha"]),
         ),
         covisitation=Covisitation(transitions, config.covisitation.history_length, config.covisitation.history_decay),
-        counters=Counters(*(_bucket_counts(counts, kind) for kind in _COUNTER_KINDS)),
+        counters=Counters(*(_bucket_counts(counts, kind) for kind in COUNTER_KINDS)),
         encoder=encoder,
         ranker=Ranker.load(folder / "ranker.txt", manifest.feature_names),
     )
@@ -262,6 +274,15 @@ def _check_encoder(folder: Path, manifest: Manifest, made_by: str | None, encode
             f"{folder}: the item embeddings were made by encoder {str(made_by)[:12]}, but the bundle holds encoder "
             f"{str(present)[:12]}; embeddings of two encoders cannot be compared, so train again"
         )
+
+
+def _damaged(folder: Path, error: Exception) -> BundleError:
+    return BundleError(f"{folder}: {MANIFEST} is damaged ({type(error).__name__}); fetch the bundle again")
+
+
+def _identity(manifest: dict[str, Any]) -> str:
+    rest = {key: value for key, value in manifest.items() if key != "bundle_id"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def _files_of(folder: Path) -> list[Path]:

@@ -16,6 +16,7 @@ from recsys.text import item_texts
 
 NO_TIME: Final = np.iinfo(np.int64).min
 _STANDARD: Final = frozenset(Col)
+_LARGEST: Final = 1e30  # differences of two such numbers are still within float32
 _MAX_LABEL_WORDS: Final = 6  # longer attribute values are prose: text for the encoder, no label to match on
 
 
@@ -64,7 +65,7 @@ class Catalogue:
         )
         numeric_fields = [name for name in items.columns if name not in _STANDARD and items.schema[name].is_numeric()]
         numeric = (
-            items.select(pl.col(numeric_fields).cast(pl.Float32).fill_null(float("nan"))).to_numpy()
+            items.select(as_float32(name) for name in numeric_fields).to_numpy()
             if numeric_fields
             else np.empty((items.height, 0), np.float32)
         )
@@ -88,6 +89,11 @@ class Catalogue:
         )
 
 
+def as_float32(column: str) -> pl.Expr:
+    """Return a numeric column as finite Float32, NaN where missing; numbers beyond ±1e30 become that."""
+    return pl.col(column).cast(pl.Float64).clip(-_LARGEST, _LARGEST).cast(pl.Float32).fill_null(float("nan"))
+
+
 def _is_label_column(items: pl.DataFrame, name: str) -> bool:
     if name in _STANDARD and name != Col.CATEGORIES:
         return False
@@ -99,7 +105,7 @@ def _is_label_column(items: pl.DataFrame, name: str) -> bool:
     if dtype != pl.String:
         return False
     words = items[name].drop_nulls().str.count_matches(r"\S+")
-    return len(words) > 0 and float(words.median() or 0) <= _MAX_LABEL_WORDS
+    return len(words) > 0 and float(np.median(words.to_numpy())) <= _MAX_LABEL_WORDS
 
 
 def _attribute_values(

@@ -19,7 +19,7 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class DataConfig(_Section):
@@ -181,7 +181,9 @@ class RetrievalConfig(_Section):
     )
     per_source: Count = Field(default=150, description="Candidates that each source may propose.")
     sources: tuple[Literal["als", "covisitation", "text", "popular", "cold"], ...] = Field(
-        default=("als", "covisitation", "text", "popular", "cold"), description="Candidate sources in use."
+        default=("als", "covisitation", "text", "popular", "cold"),
+        min_length=1,
+        description="Candidate sources in use.",
     )
     exact_below: Count = Field(default=50_000, description="Catalogue size below which vector search is exact.")
 
@@ -191,12 +193,16 @@ class FeatureConfig(_Section):
 
     max_history: Count = Field(default=200, description="Latest interactions of a user that features read.")
     session_gap_minutes: Positive = Field(default=30.0, description="Pause after which a new session begins.")
-    bucket_minutes: Positive = Field(default=60.0, description="Width of the time buckets of all counters.")
+    bucket_minutes: Annotated[float, Field(ge=1.0)] = Field(
+        default=60.0, description="Width of the time buckets of all counters."
+    )
     windows_hours: tuple[Positive, ...] = Field(
-        default=(6.0, 24.0, 168.0, 720.0), description="Windows of the popularity counters, in hours."
+        default=(6.0, 24.0, 168.0, 720.0), min_length=1, description="Windows of the popularity counters, in hours."
     )
     groups: tuple[Literal["text", "collaborative", "session", "popularity", "item", "user"], ...] = Field(
-        default=("text", "collaborative", "session", "popularity", "item", "user"), description="Feature groups in use."
+        default=("text", "collaborative", "session", "popularity", "item", "user"),
+        min_length=1,
+        description="Feature groups in use.",
     )
 
 

@@ -27,12 +27,12 @@ _HEAD: Final = """# Configuration
 
 Made from the models in `recsys/config.py` by `make docs`; do not edit it by hand.
 
-A configuration is a YAML file with the sections below. Every key may be left out and then has its default. Unknown keys and values out of bounds are
-refused, all of them in one message, before anything is read or written.
+A configuration is a YAML file with the sections below. Every key may be left out and then has its default. Unknown keys
+and values out of bounds are refused, all of them in one message, before anything is read or written.
 
-`configs/` holds one file per kind of data, each of which says why it departs from the defaults. `recsys train` takes the one that fits the format it finds,
-unless `--config FILE` names another. Single values are set with `--set SECTION.KEY=VALUE`, such as `--set encoder.epochs=1`; the value is read as YAML, and
-the option may be repeated.
+`configs/` holds one file per kind of data, each of which says why it departs from the defaults. `recsys train` takes the
+one that fits the format it finds, unless `--config FILE` names another. Single values are set with
+`--set SECTION.KEY=VALUE`, such as `--set encoder.epochs=1`; the value is read as YAML, and the option may be repeated.
 
 `configs/schema.json` is the same as a JSON Schema. Editors check and complete with it when a file begins with
 
@@ -43,7 +43,8 @@ the option may be repeated.
 
 
 _YAML_HEAD: Final = """# yaml-language-server: $schema=schema.json
-# Every setting with its default. Made by `make docs` from recsys/config.py: copy it, keep what you change, drop the rest.
+# Every setting with its default. Made by `make docs` from recsys/config.py: copy it, keep what you change, drop the
+# rest.
 """
 _YAML_WIDTH: Final = 110
 

@@ -7,6 +7,7 @@ read while training from a finished log is what was readable at that moment.
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,8 @@ import numpy.typing as npt
 Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
+
+COUNTER_KINDS: Final = ("interactions", "shown", "clicked")
 
 _LONG_AGO = -1
 # Weights are rounded to this fraction, so that sums of them are exact in float64 and do not depend on their order.
@@ -40,7 +43,7 @@ class BucketCounts:
     ) -> "BucketCounts":
         """Count events; arrays have one length `(n,)`, in any order. `weight=None` counts each once.
 
-        Weights are rounded to 1/1024.
+        Weights are taken as float32, which is how logs keep them, and rounded to 1/1024.
         """
         if len(item_idx) == 0:
             return BucketCounts(np.empty(0, np.int64), np.zeros(1), 0, bucket_us, 1)
@@ -48,7 +51,9 @@ class BucketCounts:
         bucket = (timestamp_us - first_us) // bucket_us
         n_buckets = int(bucket.max()) + 1
         key, place = np.unique(item_idx.astype(np.int64) * n_buckets + bucket, return_inverse=True)
-        exact = None if weight is None else np.round(weight / _WEIGHT_UNIT) * _WEIGHT_UNIT
+        exact = None
+        if weight is not None:
+            exact = np.round(weight.astype(np.float32).astype(np.float64) / _WEIGHT_UNIT) * _WEIGHT_UNIT
         totals = np.bincount(place, weights=exact, minlength=len(key))
         return BucketCounts(key, np.concatenate([[0.0], np.cumsum(totals)]), first_us, bucket_us, n_buckets)
 
@@ -90,6 +95,31 @@ class BucketCounts:
 
 
 @dataclass
+class _LiveEvents:
+    """Events since the counters were fitted. Those in `pending` are not counted yet."""
+
+    item_idx: Int32 = field(default_factory=lambda: np.empty(0, np.int32))
+    timestamp_us: Int64 = field(default_factory=lambda: np.empty(0, np.int64))
+    weight: npt.NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))
+    counts: BucketCounts | None = None
+    pending: list[tuple[int, int, float]] = field(default_factory=list)
+    earliest_us: int = 0  # of the pending events
+
+    def add(self, item_idx: int, timestamp_us: int, weight: float) -> None:
+        self.earliest_us = min(self.earliest_us, timestamp_us) if self.pending else timestamp_us
+        self.pending.append((item_idx, timestamp_us, weight))
+
+    def fold(self, bucket_us: int) -> None:
+        """Count what is pending."""
+        item_idx, timestamp_us, weight = zip(*self.pending, strict=True)
+        self.item_idx = np.append(self.item_idx, np.asarray(item_idx, np.int32))
+        self.timestamp_us = np.append(self.timestamp_us, np.asarray(timestamp_us, np.int64))
+        self.weight = np.append(self.weight, np.asarray(weight, np.float32))
+        self.counts = BucketCounts.build(self.item_idx, self.timestamp_us, self.weight, bucket_us=bucket_us)
+        self.pending = []
+
+
+@dataclass
 class Counters:
     """Interactions (weighted), impressions and clicks on impressions, with room for live events on top.
 
@@ -99,35 +129,30 @@ class Counters:
     interactions: BucketCounts
     shown: BucketCounts
     clicked: BucketCounts
-    _live: dict[str, list[tuple[int, int, float]]] = field(default_factory=dict, repr=False)
-    _overlay: dict[str, tuple[int, int, BucketCounts]] = field(default_factory=dict, repr=False)
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    _live: dict[str, _LiveEvents] = field(
+        init=False, repr=False, default_factory=lambda: {kind: _LiveEvents() for kind in COUNTER_KINDS}
+    )
+    _lock: threading.Lock = field(init=False, repr=False, default_factory=threading.Lock)
 
     def record(self, item_idx: int, timestamp_us: int, *, kind: str, weight: float = 1.0) -> None:
         """Add a live event. kind: `interactions`, `shown` or `clicked`."""
+        if kind not in COUNTER_KINDS:
+            raise ValueError(f"there is no counter {kind!r}; the kinds are {', '.join(COUNTER_KINDS)}")
         with self._lock:
-            self._live.setdefault(kind, []).append((item_idx, timestamp_us, weight))
+            self._live[kind].add(item_idx, timestamp_us, weight)
 
     def state_at(self, as_of_us: int) -> tuple[int, int]:
-        """Return a key that changes whenever a count read as of that moment may have changed."""
-        return as_of_us // self.interactions.bucket_us, len(self._live.get("interactions", ()))
+        """Return a key that changes whenever an interaction count read as of that moment may have changed."""
+        self._live_counts("interactions", as_of_us)
+        return as_of_us // self.interactions.bucket_us, len(self._live["interactions"].item_idx)
 
     def _live_counts(self, kind: str, as_of_us: int) -> BucketCounts | None:
-        events = self._live.get(kind)
-        if not events:
-            return None
-        base: BucketCounts = getattr(self, kind)
-        now = as_of_us // base.bucket_us
+        bucket_us = getattr(self, kind).bucket_us
+        live = self._live[kind]
         with self._lock:
-            cached = self._overlay.get(kind)
-            if cached is None or cached[0] != len(events) or cached[1] != now:
-                item, time, weight = (np.asarray(column) for column in zip(*events, strict=True))
-                counts = BucketCounts.build(
-                    item.astype(np.int32), time.astype(np.int64), weight.astype(np.float64), bucket_us=base.bucket_us
-                )
-                cached = (len(events), now, counts)
-                self._overlay[kind] = cached
-        return cached[2]
+            if live.pending and live.earliest_us // bucket_us < as_of_us // bucket_us:
+                live.fold(bucket_us)
+            return live.counts
 
     def count(self, kind: str, item_idx: Int32, as_of_us: int, windows_us: Sequence[int | None] = (None,)) -> Float64:
         """Return counts of `kind` as of a moment, float64 `(n, n_windows)`; a window of None is all time."""

@@ -29,7 +29,10 @@ class History:
 
     def last(self, n: int) -> "History":
         """Return the newest `n` interactions, still oldest first."""
-        return self if len(self) <= n else History(self.item_idx[-n:], self.timestamp_us[-n:], self.weight[-n:])
+        if len(self) <= n:
+            return self
+        start = len(self) - n
+        return History(self.item_idx[start:], self.timestamp_us[start:], self.weight[start:])
 
     @staticmethod
     def empty() -> "History":

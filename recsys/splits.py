@@ -91,7 +91,7 @@ def _boundaries(times: Int64, config: SplitConfig) -> Int64:
         shares = (shares - config.test_share) / (1.0 - config.test_share)
     if shares[0] >= 1.0:
         raise ConfigError(f"split shares add up to {shares[0]:.2f}; leave something to fit on (below 1)")
-    boundaries = times[np.minimum((len(times) * (1.0 - shares)).astype(np.int64), len(times) - 1)]
+    boundaries = times[np.minimum(np.round(len(times) * (1.0 - shares)).astype(np.int64), len(times) - 1)]
     if config.test_from is not None:
         boundaries[-1] = test_us
     return boundaries

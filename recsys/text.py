@@ -9,17 +9,41 @@ import polars as pl
 
 from recsys.schema import Col
 
-_TAG: Final = re.compile(r"<(script|style)\b.*?</\1\s*>|<!--.*?-->|</?[A-Za-z][^<>]*>", re.DOTALL | re.IGNORECASE)
+_TAG: Final = re.compile(r"</?[A-Za-z][^<>]*>")
+# What opens something whose content is no text, and what closes it.
+_HIDDEN: Final = {"<!--": re.compile("-->")} | {
+    f"<{name}": re.compile(rf"</{name}\s*>", re.IGNORECASE) for name in ("script", "style")
+}
+_OPENING: Final = re.compile(r"<!--|<script\b|<style\b", re.IGNORECASE)
 _SPACE: Final = re.compile(r"\s+")
 _STANDARD: Final = frozenset({Col.ITEM_ID, Col.TITLE, Col.DESCRIPTION, Col.CATEGORIES, Col.CREATED_AT})
 # Fields whose values speak for themselves stand without a label.
 _UNLABELLED: Final = frozenset({Col.TITLE, Col.DESCRIPTION})
 
 
+def _without_hidden(text: str) -> str:
+    """Return `text` without comments, scripts and style sheets, in one pass; what is never closed stays."""
+    kept: list[str] = []
+    place = 0
+    unclosed: set[str] = set()
+    for opening in _OPENING.finditer(text):
+        kind = opening.group().lower()
+        if opening.start() < place or kind in unclosed:
+            continue
+        closing = _HIDDEN[kind].search(text, opening.end())
+        if closing is None:
+            unclosed.add(kind)
+            continue
+        kept.append(text[place : opening.start()])
+        place = closing.end()
+    kept.append(text[place:])
+    return " ".join(kept)
+
+
 def clean_text(text: str) -> str:
     """Return `text` without HTML tags, with entities resolved and white space folded."""
     if "<" in text or "&" in text:
-        text = html.unescape(_TAG.sub(" ", text))
+        text = html.unescape(_TAG.sub(" ", _without_hidden(text)))
     return _SPACE.sub(" ", text).strip()
 
 

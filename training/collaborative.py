@@ -15,6 +15,7 @@ from recsys.models.content_map import ContentMap
 from recsys.models.factors import ItemFactors
 
 Float32 = npt.NDArray[np.float32]
+Int32 = npt.NDArray[np.int32]
 
 
 def fit_factors(
@@ -33,15 +34,15 @@ def fit_factors(
     settings = config.collaborative
     matrix = log.matrix()
     matrix.data = 1.0 + np.float32(settings.alpha) * matrix.data
-    model = AlternatingLeastSquares(
-        factors=settings.factors,
-        regularization=settings.regularization,
-        alpha=1.0,
-        iterations=settings.iterations,
-        random_state=int(seed.generate_state(1)[0]),
-        use_gpu=False,
-    )
     with threadpool_limits(limits=1, user_api="blas"):  # implicit brings its own threads
+        model = AlternatingLeastSquares(
+            factors=settings.factors,
+            regularization=settings.regularization,
+            alpha=1.0,
+            iterations=settings.iterations,
+            random_state=int(seed.generate_state(1)[0]),
+            use_gpu=False,
+        )
         model.fit(
             matrix,
             show_progress=False,
@@ -60,14 +61,22 @@ def fit_factors(
 
 
 def fit_counters(
-    log: InteractionLog, impressions: ImpressionLog | None, request_mask: npt.NDArray[np.bool_] | None, config: Config
+    log: InteractionLog,
+    impressions: ImpressionLog | None,
+    request_mask: npt.NDArray[np.bool_] | None,
+    config: Config,
+    *,
+    hidden_idx: Int32,
 ) -> Counters:
-    """Return time-bucketed counters of the given interactions and of the impressions of the masked requests."""
+    """Return time-bucketed counters of the given interactions and of the impressions of the masked requests.
+
+    hidden_idx: int32, items of which no impression is counted.
+    """
     bucket_us = int(config.features.bucket_minutes * 60_000_000)
     none = BucketCounts.build(np.empty(0, np.int32), np.empty(0, np.int64), None, bucket_us=bucket_us)
     shown = clicked = none
     if impressions is not None and request_mask is not None:
-        rows = request_mask[impressions.row_request]
+        rows = request_mask[impressions.row_request] & ~np.isin(impressions.item_idx, hidden_idx)
         times = impressions.timestamp_us[impressions.row_request]
         shown = BucketCounts.build(impressions.item_idx[rows], times[rows], None, bucket_us=bucket_us)
         rows = rows & impressions.clicked

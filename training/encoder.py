@@ -150,7 +150,7 @@ def _tune(
         schedule = _Schedule.of(len(first), config)
         valid = None if pairs.valid is None else _with_text(pairs.valid, has_text)
         watch = _Watch(module, embed, valid, config, rng)
-        watch.evaluate(0, 0.0)
+        watch.evaluate(0, time.monotonic() - started)
 
         # -- the loop
         stopped_because = "epochs"

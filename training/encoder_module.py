@@ -35,6 +35,11 @@ class PretrainedEncoder(nn.Module):
         return int(self.transformer.config.hidden_size)
 
     @property
+    def n_heads(self) -> int:
+        """Attention heads of a layer."""
+        return int(getattr(self.transformer.config, "num_attention_heads", 1))
+
+    @property
     def layers(self) -> list[nn.Module]:
         """The transformer's layers, from the input to the output.
 

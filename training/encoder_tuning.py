@@ -25,8 +25,9 @@ Int64 = npt.NDArray[np.int64]
 _CACHE_BYTES: Final = 1_500_000_000
 # Activations kept for the backward pass on a CPU; what is beyond is computed a second time.
 _ACTIVATION_BYTES: Final = 1_000_000_000
-# Korthikanti et al. 2022, eq. 2: bytes per token, layer and hidden unit in 16 bits, attention scores left out.
+# Korthikanti et al. 2022, eq. 2, in 16 bits: bytes per token and layer for each hidden unit, and for each attention score.
 _BYTES_PER_HIDDEN: Final = 34
+_BYTES_PER_SCORE: Final = 5
 _TOKENS_PER_CHUNK: Final = 4_096
 _TOKENS_PER_LARGE_CHUNK: Final = 65_536
 
@@ -182,7 +183,8 @@ class ItemEmbedder:
         if self._device.type != "cpu" or not isinstance(self._module, PretrainedEncoder):
             return False
         n_layers = len(self._module.layers) if self._frozen is None else self._frozen.n_top
-        per_token = n_layers * self._module.hidden_size * _BYTES_PER_HIDDEN
+        n_scores = self._module.n_heads * int(self.lengths[items].max())
+        per_token = n_layers * (self._module.hidden_size * _BYTES_PER_HIDDEN + n_scores * _BYTES_PER_SCORE)
         return int(self.lengths[items].sum()) * per_token * (1 if self._use_bfloat16 else 2) > _ACTIVATION_BYTES
 
 

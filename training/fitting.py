@@ -86,8 +86,9 @@ def fit_models(corpus: Corpus, fold: Fold | None, seed: np.random.SeedSequence) 
         last = Fold.VALID if fold == Fold.LABEL else fold
         counted = split.interaction_fold <= last
         shown = None if split.request_fold is None else split.request_fold <= last
-    if fold == Fold.LABEL and len(corpus.pseudo_cold_idx):
-        visible = ~np.isin(log.item_idx, corpus.pseudo_cold_idx)
+    hidden_idx = corpus.pseudo_cold_idx if fold == Fold.LABEL else np.empty(0, np.int32)
+    if len(hidden_idx):
+        visible = ~np.isin(log.item_idx, hidden_idx)
         known, counted = known & visible, counted & visible
     fitted_on = log.select(known)
     return FittedModels(
@@ -100,7 +101,9 @@ def fit_models(corpus: Corpus, fold: Fold | None, seed: np.random.SeedSequence) 
         item_embeddings=corpus.item_embeddings,
         factors=fit_factors(fitted_on, corpus.data.catalogue, corpus.item_embeddings, corpus.config, seed),
         covisitation=Covisitation.fit(fitted_on, corpus.config.covisitation),
-        counters=fit_counters(log.select(counted), corpus.data.impressions, shown, corpus.config),
+        counters=fit_counters(
+            log.select(counted), corpus.data.impressions, shown, corpus.config, hidden_idx=hidden_idx
+        ),
         encoder=corpus.encoder,
     )
 

@@ -1,7 +1,7 @@
 """Start a training: `python -m training.train --data FOLDER` for schedulers, `train` for Python and `recsys train`.
 
-Exit codes of the script: 0 when a version was registered, 2 for bad input, 130 when it was interrupted. Progress goes to
-standard error; the result is one JSON object on standard output.
+Exit codes of the script: 0 when a version was registered, 2 for bad input, 130 when it was interrupted. Progress goes
+to standard error; the result is one JSON object on standard output.
 """
 
 import argparse
@@ -11,15 +11,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
-
 from recsys.config import Config
-from recsys.datasets import load_dataset
 from recsys.datasets.dataset import Dataset
 from recsys.datasets.detect import AUTO, reader_for
-from recsys.errors import ConfigError, RecsysError
+from recsys.errors import RecsysError
 from recsys.mlflow_store import shown_uri
-from recsys.preset_files import preset_for
+from recsys.preset_files import choose_config, parse_overrides
 from training.pipeline import TrainingResult, train_folder
 from training.pipeline import train as train_dataset
 from training.progress import Reporter
@@ -61,37 +58,6 @@ def train(
     name = reader_for(Path(data), format).name
     chosen = choose_config(config, name, overrides)
     return train_folder(Path(data), chosen, data_format=name, runs_folder=Path(runs_folder), quiet=quiet)
-
-
-def choose_config(
-    config: Config | Path | str | None, format: str, overrides: Mapping[str, Any] | None = None
-) -> Config:
-    """Return the configuration that was given, or the preset that fits the data's format, with overrides applied."""
-    if config is None:
-        chosen = preset_for(format)
-    else:
-        chosen = config if isinstance(config, Config) else Config.from_yaml(Path(config))
-    return chosen.with_overrides(dict(overrides)) if overrides else chosen
-
-
-def parse_overrides(settings: Sequence[str], *, tracking_uri: str | None = None) -> dict[str, Any]:
-    """Return `KEY=VALUE` texts as a mapping; values are read as YAML: `3`, `true`, `[1, 6]` and `null` are no text.
-
-    tracking_uri: sets `tracking.uri` beside them.
-
-    Raises:
-        ConfigError: a text has no `=`, or its value is no YAML.
-    """
-    values: dict[str, Any] = {}
-    for setting in settings:
-        key, equals, text = setting.partition("=")
-        if not equals or not key.strip():
-            raise ConfigError(f"--set {setting!r} is no setting; write SECTION.KEY=VALUE, such as encoder.epochs=1")
-        try:
-            values[key.strip()] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"--set {setting!r}: the value is no YAML ({str(error).splitlines()[0]})") from None
-    return values | ({"tracking.uri": tracking_uri} if tracking_uri else {})
 
 
 def result_values(result: TrainingResult) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from recsys.catalogue import Catalogue
+from recsys.catalogue import Catalogue, as_float32
 from recsys.config import DataConfig
 from recsys.datasets.dataset import Dataset
 from recsys.histories import ImpressionLog, InteractionLog
@@ -109,7 +109,7 @@ def _user_attributes(users: pl.DataFrame | None, user_ids: IdMap) -> tuple[npt.N
             ranked = column.drop_nulls().value_counts(sort=True, name="n").sort("n", name, descending=[True, False])
             values = ranked[name].to_list()
             column = column.replace_strict(values, list(range(len(values))), default=None, return_dtype=pl.Float32)
-        columns.append(column.cast(pl.Float32).fill_null(float("nan")).to_numpy())
+        columns.append(column.to_frame().select(as_float32(name)).to_series().to_numpy())
     table = np.full((len(user_ids), len(names)), np.nan, np.float32)
     if names:
         table[_rows(users[Col.USER_ID], user_ids)] = np.stack(columns, axis=1)

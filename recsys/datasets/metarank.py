@@ -57,7 +57,7 @@ class MetarankReader:
         """Return items, users, impressions and interactions, as far as the log has such events."""
         events: _Events = {kind: [] for kind in _REQUIRED}
         for path in _json_files(folder):
-            if _SIGN.search(first_line(path)):
+            if not (first := first_line(path)) or _SIGN.search(first):  # an empty file is a fault that reading names
                 for record in read_json_lines(path, faults) or []:
                     if _is_sound(record, path.name, faults):
                         events[record["event"]].append(record | {FILE: path.name})

@@ -123,8 +123,8 @@ def _items_table(
 ) -> pl.DataFrame:
     titles, descriptions = write_texts(vocabulary, items.main, items.second, rng)
     names = author_names(vocabulary, items.n_authors, rng)
-    noise = rng.random(config.n_items)
-    categories: list[list[str] | None] = []
+    noise = rng.random(config.n_items)  # below category_noise/2: no categories; below category_noise: the broad one
+    categories: list[list[str]] = []
     for main, second, u in zip(items.main.tolist(), items.second.tolist(), noise.tolist(), strict=True):
         subtopic = vocabulary.subtopics[main]
         found = [subtopic.topic, subtopic.name]
@@ -132,7 +132,7 @@ def _items_table(
             other = vocabulary.subtopics[second]
             found += [name for name in (other.topic, other.name) if name not in found]
         missing = u < config.category_noise / 2
-        categories.append(None if missing else found[:1] if u < config.category_noise else found)
+        categories.append([] if missing else found[:1] if u < config.category_noise else found)
     return pl.DataFrame(
         {
             Col.ITEM_ID: _ids("i", config.n_items),
@@ -141,7 +141,7 @@ def _items_table(
             Col.CATEGORIES: pl.Series(categories, dtype=pl.List(pl.String)),
             Col.CREATED_AT: pl.Series(items.created_at_us).cast(TIMESTAMP),
             "author": [names[i] for i in items.author_idx.tolist()],
-            "reading_minutes": items.reading_minutes,
+            "reading_minutes": items.reading_minutes.astype(np.float64),  # as numeric attributes are read from files
         }
     )
 

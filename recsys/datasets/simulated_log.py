@@ -20,6 +20,8 @@ _POPULARITY_HALF_LIFE_DAYS: Final = 7.0
 _FRESHNESS_DAYS: Final = 5.0
 _MILLISECOND_US: Final = 1_000
 _TIE_BREAK: Final = 1e-9
+_FIRST_CLICK_MS: Final = 2_000
+_LAST_CLICK_MS: Final = 40_000
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class FollowUps:
 
 
 def draw_requests(config: SimulationConfig, sessions: Sessions, rng: np.random.Generator) -> Requests:
-    """Draw the requests of every session, minutes apart; those that would fall behind the end are left out."""
+    """Draw the requests of every session, minutes apart; those whose clicks may fall behind the end are left out."""
     n_requests = 1 + rng.poisson(config.requests_per_session - 1.0, len(sessions.user_idx))
     session = np.repeat(np.arange(len(n_requests)), n_requests)
     first = np.cumsum(n_requests) - n_requests
@@ -68,7 +70,7 @@ def draw_requests(config: SimulationConfig, sessions: Sessions, rng: np.random.G
     at_us = sessions.start_us[session] + np.round(elapsed * 1000).astype(np.int64) * _MILLISECOND_US
     user = sessions.user_idx[session]
     order = np.lexsort((user, at_us))
-    order = order[at_us[order] < config.end_us]
+    order = order[at_us[order] < config.end_us - _LAST_CLICK_MS * _MILLISECOND_US]
     return Requests(user[order], at_us[order])
 
 
@@ -203,7 +205,7 @@ def draw_click_times(requests: Requests, shown: Shown, rng: np.random.Generator)
     """Return the rows of `shown` that were clicked and when, int64; down the slate, at most 40 s after the request."""
     rows = np.flatnonzero(shown.clicked)
     share_of_slate = (shown.position[rows] + rng.uniform(0.0, 0.9, len(rows))) / (shown.position.max(initial=1) + 1)
-    delay_ms = np.round(2_000 + 38_000 * share_of_slate).astype(np.int64)
+    delay_ms = np.round(_FIRST_CLICK_MS + (_LAST_CLICK_MS - _FIRST_CLICK_MS) * share_of_slate).astype(np.int64)
     return rows, requests.at_us[shown.request[rows]] + delay_ms * _MILLISECOND_US
 
 

@@ -80,8 +80,8 @@ def _read_description(folder: Path) -> dict[str, Any]:
     missing = [name for name in FILES if not (folder / name).is_file()]
     if missing:
         raise EncoderError(
-            f"the text encoder in {folder} lacks {', '.join(missing)}; an encoder is the files {', '.join(FILES)}, so train "
-            "or export it again"
+            f"the text encoder in {folder} lacks {', '.join(missing)}; an encoder is the files {', '.join(FILES)}, so "
+            "train or export it again"
         )
     try:
         description = json.loads((folder / DESCRIPTION_FILE).read_text(encoding="utf-8"))

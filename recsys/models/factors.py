@@ -47,13 +47,15 @@ class ItemFactors:
         """Return the user factor that a history implies, float32 `(d,)`; zeros for an empty history.
 
         Solves equation 4 of Hu, Koren and Volinsky (2008), "Collaborative filtering for implicit feedback datasets",
-        with confidence `1 + alpha * weight` and the item factors held fixed. Deviation: items without factors of their
-        own take part with those predicted from content.
+        with confidence `1 + alpha * weight`, weights of repeats added up, and the item factors held fixed. Deviation:
+        items without factors of their own take part with those predicted from content.
         """
         if not len(history):
             return np.zeros(self.own.shape[1], np.float32)
-        items = self.placed[history.item_idx].astype(np.float64)  # (h, d)
-        extra = self.alpha * history.weight.astype(np.float64)  # (h,) confidence beyond 1
+        # Weights of repeated interactions add up, as they do in the matrix that the factors were fitted on.
+        item_idx, place = np.unique(history.item_idx, return_inverse=True)
+        items = self.placed[item_idx].astype(np.float64)  # (h, d)
+        extra = self.alpha * np.bincount(place, weights=history.weight)  # (h,) confidence beyond 1
         left = self._gram + (items * extra[:, None]).T @ items  # (d, d)
         right = (1.0 + extra) @ items  # (d,)
         return np.linalg.solve(left, right).astype(np.float32)

@@ -61,7 +61,7 @@ def test_every_log_keeps_its_promises(config: SimulationConfig, seed: int) -> No
     clicked = shown.filter(pl.col("clicked"))
     assert clicked.select("user_id", "item_id").is_duplicated().sum() == 0
     events = dataset.interactions
-    assert events.filter(pl.col("event") == "click").height <= clicked.height
+    assert events.filter(pl.col("event") == "click").height == clicked.height
     assert events.join(clicked, on=["request_id", "user_id", "item_id"], how="anti").height == 0
     assert events["timestamp"].is_sorted()
     for table in (shown, events):

@@ -1,0 +1,82 @@
+from pathlib import Path
+
+import pytest
+
+from training.work import WorkFolder, stage_key
+
+
+def _finish(work: WorkFolder, stage: str, key: str, text: str = "result") -> None:
+    with work.writing(stage, key) as folder:
+        (folder / "result.txt").write_text(text, encoding="utf-8")
+
+
+def test_a_stage_is_finished_under_the_key_it_was_written_with(tmp_path: Path) -> None:
+    work = WorkFolder(tmp_path / "a" / "b")
+    assert not work.is_finished("rows", "k1")
+
+    _finish(work, "rows", "k1")
+
+    assert work.is_finished("rows", "k1")
+    assert not work.is_finished("rows", "k2")
+    assert not work.is_finished("other", "k1")
+    assert (work.folder / "rows" / "result.txt").read_text(encoding="utf-8") == "result"
+
+
+def test_a_work_folder_that_is_there_is_gone_on_with(tmp_path: Path) -> None:
+    _finish(WorkFolder(tmp_path), "rows", "k1")
+
+    assert WorkFolder(tmp_path).is_finished("rows", "k1")
+
+
+def test_an_interrupted_stage_is_not_finished_and_is_begun_afresh(tmp_path: Path) -> None:
+    work = WorkFolder(tmp_path)
+    with pytest.raises(KeyboardInterrupt), work.writing("rows", "k1") as folder:
+        (folder / "half.txt").write_text("half", encoding="utf-8")
+        raise KeyboardInterrupt
+    assert not work.is_finished("rows", "k1")
+
+    _finish(work, "rows", "k1")
+
+    assert not (tmp_path / "rows" / "half.txt").exists()
+    assert work.is_finished("rows", "k1")
+
+
+def test_writing_again_takes_the_old_result_away_before_the_new_one_is_there(tmp_path: Path) -> None:
+    work = WorkFolder(tmp_path)
+    _finish(work, "rows", "k1")
+
+    with pytest.raises(ValueError, match="no luck"), work.writing("rows", "k2") as folder:
+        assert list(folder.iterdir()) == []
+        raise ValueError("no luck")
+
+    assert not work.is_finished("rows", "k1")
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '"k1"', "{}", "7", "null"])
+def test_a_damaged_mark_is_no_mark(tmp_path: Path, content: str) -> None:
+    work = WorkFolder(tmp_path)
+    _finish(work, "rows", "k1")
+    (tmp_path / "rows" / "done.json").write_text(content, encoding="utf-8")
+
+    assert not work.is_finished("rows", "k1")
+
+
+def test_removing_takes_everything(tmp_path: Path) -> None:
+    work = WorkFolder(tmp_path / "work")
+    _finish(work, "rows", "k1")
+    work.remove()
+    work.remove()
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_key_depends_on_content_and_order_of_its_parts_but_not_on_the_order_of_mappings() -> None:
+    one = stage_key("data", {"a": 1, "b": [2, 3]})
+
+    assert one == stage_key("data", {"b": [2, 3], "a": 1})
+    assert len({one, stage_key({"a": 1, "b": [2, 3]}, "data"), stage_key("data", {"a": 1, "b": [3, 2]})}) == 3
+    assert len(one) == 64
+
+
+def test_a_key_takes_paths_as_text(tmp_path: Path) -> None:
+    assert stage_key(tmp_path) == stage_key(str(tmp_path))
