@@ -71,7 +71,9 @@ def run_impressions(dataset: Dataset, _: Path, config: Config, desk: Desk) -> Ev
         raise DataError("this suite needs impressions, and the data has none; give it a MIND folder")
     split = make_split(data.log, data.impressions, config.split)
     test_ids = {data.impressions.request_id[r] for r in np.flatnonzero(split.request_fold == Fold.TEST)}
-    from_test = dataset.interactions[Col.REQUEST_ID].is_in(list(test_ids)).fill_null(value=False).to_numpy()[data.log.row]
+    from_test = (
+        dataset.interactions[Col.REQUEST_ID].is_in(list(test_ids)).fill_null(value=False).to_numpy()[data.log.row]
+    )
     split = replace(split, interaction_fold=np.where(from_test, Fold.TEST, split.interaction_fold).astype(np.int8))
     return _run(data, split, config, desk, stage_key(dataset.fingerprint(), config.model_dump(mode="json"), "mind"))
 
@@ -87,7 +89,9 @@ def _cold_ids(folder: Path) -> Iterator[str]:
     try:
         lines = (folder / "cold_items.txt").read_text(encoding="utf-8").split()
     except OSError as error:
-        raise DataError(f"{folder / 'cold_items.txt'} cannot be read ({error.strerror}); it lists the cold items") from None
+        raise DataError(
+            f"{folder / 'cold_items.txt'} cannot be read ({error.strerror}); it lists the cold items"
+        ) from None
     return iter(lines)
 
 
@@ -124,7 +128,13 @@ SUITES = {
             "impressions from 2019-11-13 on test; shown items are ordered",
             {
                 "data": {"behaviors_file": "behaviors_covered.tsv.gz"},
-                "split": {"kind": "time", "test_from": "2019-11-13T00:00", "test_share": 0.0, "valid_share": 0.2, "label_share": 0.79},
+                "split": {
+                    "kind": "time",
+                    "test_from": "2019-11-13T00:00",
+                    "test_share": 0.0,
+                    "valid_share": 0.2,
+                    "label_share": 0.79,
+                },
                 "evaluation": {"max_requests": _ALL},
             },
             run_impressions,
@@ -136,5 +146,3 @@ SUITES = {
 def load_suite(suite: Suite, data_folder: Path, config: Config) -> Dataset:
     """Read a suite's data."""
     return load_dataset(data_folder / suite.folder, config=config.data)
-
-

@@ -3,7 +3,7 @@
 Exit codes: 0 done, 1 a defect (or `doctor` found a fault), 2 bad input or usage, 130 interrupted.
 """
 
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 from typer.core import TyperGroup
@@ -19,7 +19,7 @@ INTERRUPTED: Final = 130
 class _Commands(TyperGroup):
     """Turns errors that a user can mend into their message, without a traceback."""
 
-    def invoke(self, ctx: typer.Context) -> object:
+    def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except RecsysError as error:

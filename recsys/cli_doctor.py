@@ -47,6 +47,9 @@ def doctor(*, tracking_uri: TrackingUri = None, as_json: AsJson = False) -> None
 
     Exit code 1 where something does not work. Nothing is downloaded, written or created.
     """
+    os.environ["HF_HUB_OFFLINE"] = (
+        "1"  # read when the hub's client is imported: this process looks, but fetches nothing
+    )
     findings = [finding for look in checks(tracking_uri) for finding in look()]
     is_sound = all(finding.state != "fault" for finding in findings)
     if as_json:
@@ -96,16 +99,13 @@ def _libraries() -> list[Finding]:
 
 def _device() -> list[Finding]:
     try:
-        import torch
+        from training.encoder_tuning import choose_device
     except ImportError as error:
-        return [Finding("training device", "fault", f"torch cannot be imported: {error}")]
-    if torch.cuda.is_available():
-        return [Finding("training device", "ok", f"cuda, {torch.cuda.get_device_name(0)}")]
-    return [Finding("training device", "ok", f"cpu, {torch.get_num_threads()} threads")]
+        return [Finding("training device", "fault", f"training cannot be imported: {error}")]
+    return [Finding("training device", "ok", str(choose_device("auto")))]
 
 
 def _encoder() -> list[Finding]:
-    os.environ["HF_HUB_OFFLINE"] = "1"  # this process only looks, it fetches nothing
     from recsys.config import EncoderConfig
 
     model = EncoderConfig.model_fields["model"].default

@@ -226,7 +226,9 @@ class RankerConfig(_Section):
     truncation: Count = Field(default=20, description="lambdarank: how deep the pairs reach into the list.")
     early_stopping: Count = Field(default=50, description="Rounds without a better validation metric before stopping.")
     max_requests: Count = Field(default=30_000, description="Training requests at most; the newest are kept.")
-    negatives_per_request: Count = Field(default=100, description="retrieved: candidates kept beside the positives.")
+    negatives_per_request: Count = Field(
+        default=100, description="retrieved, cold: candidates kept beside the relevant ones."
+    )
     position_bias: Annotated[float, Field(ge=0)] = Field(
         default=0.1,
         description="Regularisation of the position-bias estimate; used where impressions carry positions and the "

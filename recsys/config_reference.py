@@ -30,8 +30,8 @@ Made from the models in `recsys/config.py` by `make docs`; do not edit it by han
 A configuration is a YAML file with the sections below. Every key may be left out and then has its default. Unknown keys
 and values out of bounds are refused, all of them in one message, before anything is read or written.
 
-`configs/` holds one file per kind of data, each of which says why it departs from the defaults. `recsys train` takes the
-one that fits the format it finds, unless `--config FILE` names another. Single values are set with
+`configs/` holds one file per kind of data, each of which says why it departs from the defaults. `recsys train` takes
+the one that fits the format it finds, unless `--config FILE` names another. Single values are set with
 `--set SECTION.KEY=VALUE`, such as `--set encoder.epochs=1`; the value is read as YAML, and the option may be repeated.
 
 `configs/schema.json` is the same as a JSON Schema. Editors check and complete with it when a file begins with

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,10 @@ Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
 Float32 = npt.NDArray[np.float32]
 Bool = npt.NDArray[np.bool_]
+
+# What a request carries of a history at most, in training and in service: factors are solved from all of it, features
+# read less.
+MAX_REQUEST_HISTORY: Final = 1_000
 
 
 @dataclass(frozen=True)

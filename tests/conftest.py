@@ -46,7 +46,7 @@ def tiny_corpus(tiny_encoder: Path) -> "Corpus":
 
 @pytest.fixture(scope="session")
 def tiny_models(tiny_corpus: "Corpus") -> "FittedModels":
-    """Everything fitted on all of `tiny_corpus`, with a ranker of at most 30 trees. Live events must not be recorded."""
+    """Everything fitted on all of `tiny_corpus`, with a ranker of at most 30 trees. Record no live events in it."""
     from tiny import train_tiny_models
 
     return train_tiny_models(tiny_corpus)

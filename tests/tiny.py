@@ -33,7 +33,7 @@ CONFIG = {
     "cold.min_interactions": 3,
     "retrieval.n_candidates": 60,
     "retrieval.per_source": 30,
-    "features.max_history": 30,
+    "features.max_history": 60,
     "features.windows_hours": [6.0, 24.0, 96.0],
     "ranker.n_trees": 30,
     "ranker.num_leaves": 7,

@@ -24,7 +24,7 @@ Int64 = npt.NDArray[np.int64]
 
 _CACHE_BYTES: Final = 1_500_000_000
 # Activations kept for the backward pass on a CPU; what is beyond is computed a second time.
-_ACTIVATION_BYTES: Final = 1_000_000_000
+_ACTIVATION_BYTES: Final = 300_000_000
 # Korthikanti et al. 2022, eq. 2, in 16 bits: bytes per token and layer for each hidden unit, and for each attention score.
 _BYTES_PER_HIDDEN: Final = 34
 _BYTES_PER_SCORE: Final = 5

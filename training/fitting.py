@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +10,7 @@ import numpy.typing as npt
 from recsys.config import Config
 from recsys.datasets.encoded import EncodedData
 from recsys.errors import ConfigError
+from recsys.histories import MAX_REQUEST_HISTORY
 from recsys.models.covisitation import Covisitation
 from recsys.models.encoder import TextEncoder
 from recsys.models.fitted import FittedModels
@@ -28,9 +29,6 @@ from training.requests import (
 Bool = npt.NDArray[np.bool_]
 Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
-
-# Factors are solved from this much history at most; features read less of it.
-MAX_REQUEST_HISTORY: Final = 1_000
 
 Rows = Literal["impressions", "retrieved", "cold"]
 

@@ -95,9 +95,7 @@ def train(
             "models of everything",
             lambda _: fit_models(corpus, None, seed_for(config.seed, "factors")).with_ranker(fit.ranker),
         )
-        version = desk.run(
-            "bundle", lambda _: _register(run, final, text, work, dataset, fingerprint, evaluation)
-        )
+        version = desk.run("bundle", lambda _: _register(run, final, text, work, dataset, fingerprint, evaluation))
     work.remove()
     return TrainingResult(
         version=version,
@@ -164,7 +162,9 @@ def _log_pictures(
             list(feature_groups), list(feature_groups.values()), fit.ranker.gain()
         ),
         "item_embeddings": embedding_projection(
-            models.item_embeddings, [names or [] for names in categories.to_list()] if categories is not None
+            models.item_embeddings,
+            [names or [] for names in categories.to_list()]
+            if categories is not None
             else [[] for _ in range(len(models.catalogue))],
         ),
     }

@@ -69,8 +69,8 @@ def build_rows(
 ) -> RankerRows:
     """Return the rows of all requests whose relevant items are among the candidates.
 
-    Features are computed on all candidates of a request, as in serving; of retrieved ones then only the relevant and
-    `negatives_per_request` others are kept, half of them the best retrieved, half drawn from the rest.
+    Features are computed on all candidates of a request, as in serving. Of a shown list every row is kept; else
+    the relevant rows and `negatives_per_request` others, of retrieved candidates half of these the best retrieved.
     """
     chunks: list[Float32] = []
     pending: list[Float32] = []
@@ -81,7 +81,7 @@ def build_rows(
         found = path.candidates(labelled.request, exclude=labelled.exclude)
         label = np.isin(found.item_idx, labelled.relevant_idx).astype(np.float32)
         if label.any():
-            keep = _kept_rows(label, labelled.request.candidates is not None, config.negatives_per_request, rng)
+            keep = _kept_rows(label, labelled, config.negatives_per_request, rng)
             pending.append(path.rows(labelled.request, found.item_idx)[keep])
             labels.append(label[keep])
             groups.append(len(keep))
@@ -107,13 +107,16 @@ def build_rows(
     )
 
 
-def _kept_rows(label: Float32, shown: bool, n_negatives: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:  # noqa: FBT001
+def _kept_rows(
+    label: Float32, labelled: LabelledRequest, n_negatives: int, rng: np.random.Generator
+) -> npt.NDArray[np.int64]:
     negatives = np.flatnonzero(label == 0)
-    if shown or len(negatives) <= n_negatives:
+    if labelled.positions is not None or len(negatives) <= n_negatives:
         return np.arange(len(label))
-    best = negatives[: n_negatives // 2]
-    rest = rng.choice(negatives[n_negatives // 2 :], n_negatives - len(best), replace=False)
-    return np.sort(np.concatenate([np.flatnonzero(label > 0), best, rest]))
+    # Retrieved candidates come best first; the order of given ones says nothing.
+    n_best = n_negatives // 2 if labelled.request.candidates is None else 0
+    drawn = rng.choice(negatives[n_best:], n_negatives - n_best, replace=False)
+    return np.sort(np.concatenate([np.flatnonzero(label > 0), negatives[:n_best], drawn]))
 
 
 def train_ranker(

@@ -51,19 +51,18 @@ def encoder_pairs(
     past = split.known_before(Fold.LABEL)
     log = data.log.select(past if visible is None else past & visible)
     impressions = data.impressions
-    past_requests = (
-        split.request_fold < Fold.LABEL if impressions is not None and split.request_fold is not None else None
-    )
     user_seed, valid_seed = seed.spawn(2)
-    held_out_requests = None
+    train_requests: Bool | None = None
+    held_out_requests: Bool | None = None
     if split.boundaries_us is None:
         held_out = (np.random.default_rng(user_seed).random(log.n_users) < _HELD_OUT_SHARE)[log.user_idx]
     else:
         edge = np.quantile(log.timestamp_us, 1.0 - _HELD_OUT_SHARE) if len(log) else 0
         held_out = log.timestamp_us >= edge
-        if impressions is not None and past_requests is not None:
+        if impressions is not None and split.request_fold is not None:
+            past_requests = split.request_fold < Fold.LABEL
             held_out_requests = past_requests & (impressions.timestamp_us >= edge)
-    train_requests = None if held_out_requests is None else past_requests & ~held_out_requests
+            train_requests = past_requests & (impressions.timestamp_us < edge)
 
     def train(rng: np.random.Generator) -> EncoderPairs:
         return build_pairs(

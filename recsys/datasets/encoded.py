@@ -1,6 +1,6 @@
 """A data set as arrays: ids become row numbers, tables become logs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -61,7 +61,7 @@ def _interaction_log(
         list(weights), list(weights.values()), default=1.0, return_dtype=pl.Float32
     )
     kept = interactions.filter(event_weight > 0)
-    return InteractionLog.from_arrays(
+    log = InteractionLog.from_arrays(
         _rows(kept[Col.USER_ID], user_ids),
         _rows(kept[Col.ITEM_ID], item_ids),
         kept[Col.TIMESTAMP].dt.epoch("us").to_numpy(),
@@ -69,6 +69,7 @@ def _interaction_log(
         n_users=len(user_ids),
         n_items=len(item_ids),
     )
+    return replace(log, row=np.flatnonzero((event_weight > 0).to_numpy())[log.row])
 
 
 def _impression_log(impressions: pl.DataFrame, item_ids: IdMap, user_ids: IdMap) -> ImpressionLog:

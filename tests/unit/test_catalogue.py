@@ -118,9 +118,8 @@ def test_a_catalogue_of_ids_alone_has_empty_parts() -> None:
 
 def test_an_empty_catalogue_has_no_rows() -> None:
     catalogue = Catalogue.from_items(
-        pl.DataFrame({"item_id": [], "price": [], "brand": []}, schema={"item_id": pl.String, "price": pl.Float64, "brand": pl.String}),
-        FIELDS,
-    )  # fmt: skip
+        pl.DataFrame(schema={"item_id": pl.String, "price": pl.Float64, "brand": pl.String}), FIELDS
+    )
 
     assert len(catalogue) == 0
     assert catalogue.values.shape == (0, 0)

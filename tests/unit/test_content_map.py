@@ -161,7 +161,9 @@ def test_a_strong_penalty_leaves_only_the_mean() -> None:
     np.testing.assert_allclose(predicted, np.broadcast_to(factors.mean(axis=0), (20, 2)), atol=1e-4)
 
 
-@pytest.mark.parametrize("columns", [{"title": ["t"] * 4}, {"categories": [["a"], ["a"], [], []], "year": [1, 2, 3, None]}])
+@pytest.mark.parametrize(
+    "columns", [{"title": ["t"] * 4}, {"categories": [["a"], ["a"], [], []], "year": [1, 2, 3, None]}]
+)
 def test_without_any_item_to_learn_from_every_item_is_placed_at_zero(columns: dict[str, object]) -> None:
     catalogue = _catalogue(**columns)
     embeddings = _unit(np.random.default_rng(6).normal(size=(4, 3)))

@@ -230,7 +230,7 @@ def test_a_ranker_of_other_features_is_refused(tmp_path: Path, names: tuple[str,
 def test_what_is_no_ranker_is_refused(tmp_path: Path) -> None:
     (tmp_path / "ranker.txt").write_text("tree\nbroken", encoding="utf-8")
 
-    with pytest.raises(BundleError, match="ranker.txt is no LightGBM model"):
+    with pytest.raises(BundleError, match=r"ranker\.txt is no LightGBM model"):
         Ranker.load(tmp_path / "ranker.txt", NAMES)
-    with pytest.raises(BundleError, match="nothing.txt is no LightGBM model"):
+    with pytest.raises(BundleError, match=r"nothing\.txt is no LightGBM model"):
         Ranker.load(tmp_path / "nothing.txt", NAMES)

@@ -73,7 +73,9 @@ def test_only_the_wanted_requests_come_with_the_newest_of_their_history() -> Non
     assert _history(labelled) == [1, 3]
 
 
-def _next(targets: list[int], *, horizon: int = 1, max_history: int = 9, ends: list[int] | None = None) -> list[LabelledRequest]:
+def _next(
+    targets: list[int], *, horizon: int = 1, max_history: int = 9, ends: list[int] | None = None
+) -> list[LabelledRequest]:
     last_of_fold = np.array(ends or [5, 5, 5, 5, 5, 7, 7])
     return list(
         next_item_requests(

@@ -28,11 +28,17 @@ def test_a_work_folder_that_is_there_is_gone_on_with(tmp_path: Path) -> None:
     assert WorkFolder(tmp_path).is_finished("rows", "k1")
 
 
+def _fail(work: WorkFolder, stage: str, key: str, error: BaseException) -> None:
+    with work.writing(stage, key) as folder:
+        assert list(folder.iterdir()) == []
+        (folder / "half.txt").write_text("half", encoding="utf-8")
+        raise error
+
+
 def test_an_interrupted_stage_is_not_finished_and_is_begun_afresh(tmp_path: Path) -> None:
     work = WorkFolder(tmp_path)
-    with pytest.raises(KeyboardInterrupt), work.writing("rows", "k1") as folder:
-        (folder / "half.txt").write_text("half", encoding="utf-8")
-        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        _fail(work, "rows", "k1", KeyboardInterrupt())
     assert not work.is_finished("rows", "k1")
 
     _finish(work, "rows", "k1")
@@ -45,9 +51,8 @@ def test_writing_again_takes_the_old_result_away_before_the_new_one_is_there(tmp
     work = WorkFolder(tmp_path)
     _finish(work, "rows", "k1")
 
-    with pytest.raises(ValueError, match="no luck"), work.writing("rows", "k2") as folder:
-        assert list(folder.iterdir()) == []
-        raise ValueError("no luck")
+    with pytest.raises(ValueError, match="no luck"):
+        _fail(work, "rows", "k2", ValueError("no luck"))
 
     assert not work.is_finished("rows", "k1")
 

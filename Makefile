@@ -1,0 +1,58 @@
+# make demo · make test: each sets up .venv first, where that has not been done. Nothing is installed outside of it.
+
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
+	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
+BIN := .venv/bin
+STAMP := .venv/installed
+# Package index to take torch from, where it should not be the usual one (to choose a build, say).
+TORCH_INDEX ?=
+
+.PHONY: demo test setup lint format docs serve clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo 'make demo    train on a simulated log, register the model, print lists with titles'
+	@echo 'make test    run the tests'
+	@echo 'make serve   answer requests on http://127.0.0.1:8000 with the champion'
+	@echo 'make lint    style, types and import contracts'
+	@echo 'make docs    write the generated parts of docs/ and configs/'
+	@echo 'make setup   only make .venv'
+	@echo 'make clean   remove what the tools left, but neither .venv nor models'
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -n '$(PYTHON)' || { echo 'error: no Python 3.11 or later with venv and ensurepip was found; install one (on' \
+		'Debian and Ubuntu: python3 and python3-venv), or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3' >&2; exit 2; }
+	@echo "setting up .venv with $$($(PYTHON) --version); the first time takes some minutes"
+	@test -x $(BIN)/python && $(BIN)/python -c '' 2>/dev/null || $(PYTHON) -m venv --clear .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+		$(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[offline,dev]'
+	@touch $(STAMP)
+
+demo: setup
+	@$(BIN)/recsys demo
+
+test: setup
+	@$(BIN)/python -m pytest -q
+
+serve: setup
+	@$(BIN)/recsys serve
+
+lint: setup
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: setup
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+
+docs: setup
+	@$(BIN)/python -m recsys.config_reference
+
+clean:
+	@rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	@find . -name .venv -prune -o -name __pycache__ -type d -exec rm -rf {} +
