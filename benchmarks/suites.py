@@ -43,7 +43,7 @@ def run_leave_one_out(dataset: Dataset, _: Path, config: Config, desk: Desk) -> 
     """Every user's last interaction is the test, the one before validates; the whole catalogue is ranked."""
     data = encode_dataset(dataset, config.data)
     split = make_split(data.log, data.impressions, config.split)
-    return _run(data, split, config, desk, stage_key(dataset.fingerprint(), config.model_dump(mode="json")))
+    return _run(data, split, config, desk, dataset.fingerprint())
 
 
 def run_cold_items(dataset: Dataset, folder: Path, config: Config, desk: Desk) -> Evaluation:
@@ -52,7 +52,7 @@ def run_cold_items(dataset: Dataset, folder: Path, config: Config, desk: Desk) -
     cold_idx = data.catalogue.ids.lookup(_cold_ids(folder), unknown="drop")
     fold = np.where(np.isin(data.log.item_idx, cold_idx), Fold.TEST, Fold.FIT).astype(np.int8)
     split = Split(fold, None, None)
-    key = stage_key(dataset.fingerprint(), config.model_dump(mode="json"), "cold")
+    key = stage_key(dataset.fingerprint(), "cold items", config.ranker.pseudo_cold_share)
     rng = np.random.default_rng(seed_for(config.seed, "pseudo-cold"))
     pseudo_cold = draw_pseudo_cold(data, split, config, rng)
     # What stands in for cold items while the ranker learns must be as unknown to the encoder as cold items will be.
@@ -75,7 +75,7 @@ def run_impressions(dataset: Dataset, _: Path, config: Config, desk: Desk) -> Ev
         dataset.interactions[Col.REQUEST_ID].is_in(list(test_ids)).fill_null(value=False).to_numpy()[data.log.row]
     )
     split = replace(split, interaction_fold=np.where(from_test, Fold.TEST, split.interaction_fold).astype(np.int8))
-    return _run(data, split, config, desk, stage_key(dataset.fingerprint(), config.model_dump(mode="json"), "mind"))
+    return _run(data, split, config, desk, stage_key(dataset.fingerprint(), "impressions"))
 
 
 def _run(data: EncodedData, split: Split, config: Config, desk: Desk, key: str) -> Evaluation:

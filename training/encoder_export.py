@@ -95,9 +95,6 @@ def _write_graph(loaded: LoadedEncoder, file: Path) -> None:
     shape = {0: batch, 1: length}
     example = torch.full((2, 8), loaded.pad_id + 1, dtype=torch.int64)
     loaded.module.eval()
-    transformer = getattr(loaded.module, "transformer", None)
-    if hasattr(transformer, "set_attn_implementation"):
-        transformer.set_attn_implementation("eager")  # makes the smaller graph: no guards against fully masked rows
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's remarks on its own internals
         torch.onnx.export(

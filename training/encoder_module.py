@@ -78,7 +78,7 @@ def load_pretrained(folder: Path, max_length: int) -> LoadedEncoder:
             str(folder),
             device="cpu",
             local_files_only=True,
-            model_kwargs={"use_safetensors": True, "dtype": torch.float32},
+            model_kwargs={"use_safetensors": True, "dtype": torch.float32, "attn_implementation": "eager"},
         )
     except (OSError, ValueError, KeyError) as error:
         raise EncoderError(f"{folder} cannot be read as a SentenceTransformer: {error}") from error

@@ -23,11 +23,11 @@ from training.encoder_module import PretrainedEncoder
 Int64 = npt.NDArray[np.int64]
 
 _CACHE_BYTES: Final = 1_500_000_000
-# Activations kept for the backward pass on a CPU; what is beyond is computed a second time.
-_ACTIVATION_BYTES: Final = 300_000_000
-# Korthikanti et al. 2022, eq. 2, in 16 bits: bytes per token and layer for each hidden unit, and for each attention score.
-_BYTES_PER_HIDDEN: Final = 34
-_BYTES_PER_SCORE: Final = 5
+# What is kept of one step for its backward pass on a CPU; the rest is computed a second time.
+_ACTIVATION_BYTES: Final = 600_000_000
+# Korthikanti et al. 2022, eq. 2, in 32 bits: kept per token and layer for each hidden unit and each attention score.
+_BYTES_PER_HIDDEN: Final = 68
+_BYTES_PER_SCORE: Final = 10
 _TOKENS_PER_CHUNK: Final = 4_096
 _TOKENS_PER_LARGE_CHUNK: Final = 65_536
 
@@ -140,8 +140,12 @@ class ItemEmbedder:
             for chunk in self._chunks(self._frozen.missing(items)):
                 ids, mask = self._padded(chunk)
                 self._frozen.keep(chunk, self._run(self._frozen.run_lower, ids, mask), self.lengths[chunk].tolist())
-        recompute = torch.is_grad_enabled() and self._takes_too_much(items)
-        parts = [self._embed(chunk, recompute=recompute) for chunk in self._chunks(items)]
+        parts: list[Tensor] = []
+        room = _ACTIVATION_BYTES if torch.is_grad_enabled() else np.inf
+        for chunk in self._chunks(items):
+            size = self._activation_bytes(chunk)
+            parts.append(self._embed(chunk, recompute=size > room))
+            room -= size if size <= room else 0
         place = np.argsort(self._by_length(items), kind="stable")
         return torch.cat(parts)[torch.from_numpy(place).to(self._device)]
 
@@ -179,13 +183,14 @@ class ItemEmbedder:
             yield ordered[start:stop]
             start = stop
 
-    def _takes_too_much(self, items: Int64) -> bool:
+    def _activation_bytes(self, chunk: Int64) -> float:
+        """Return about how much is kept of a chunk for its backward pass; nothing where there is no need to save."""
         if self._device.type != "cpu" or not isinstance(self._module, PretrainedEncoder):
-            return False
+            return 0.0
         n_layers = len(self._module.layers) if self._frozen is None else self._frozen.n_top
-        n_scores = self._module.n_heads * int(self.lengths[items].max())
-        per_token = n_layers * (self._module.hidden_size * _BYTES_PER_HIDDEN + n_scores * _BYTES_PER_SCORE)
-        return int(self.lengths[items].sum()) * per_token * (1 if self._use_bfloat16 else 2) > _ACTIVATION_BYTES
+        n_scores = self._module.n_heads * int(self.lengths[chunk].max())
+        per_token = self._module.hidden_size * _BYTES_PER_HIDDEN + n_scores * _BYTES_PER_SCORE
+        return float(self.lengths[chunk].sum() * n_layers * per_token)
 
 
 def choose_tuned(module: nn.Module, config: EncoderConfig) -> FrozenLayers | None:

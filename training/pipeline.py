@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -74,19 +73,19 @@ def train(
     """
     reporter = reporter or Reporter()
     fingerprint = dataset.fingerprint()
-    key = stage_key(fingerprint, _what_matters(config))
+    whole_key = stage_key(fingerprint, config.model_dump(mode="json", exclude={"tracking"}))
     reporter.say(repr(dataset))
     for note, count in dataset.notes.items():
         reporter.say(f"  note: {count} × {note}")
     data = encode_dataset(dataset, config.data)
     split = make_split(data.log, data.impressions, config.split)
-    work = WorkFolder(runs_folder / f"{dataset.name}-{key[:12]}")
+    work = WorkFolder(runs_folder / f"{dataset.name}-{whole_key[:12]}")
     with TrainingRun(config, run_name=dataset.name, tags={"data.format": dataset.format}) as run:
         run.log_dataset(dataset.name, fingerprint, _counts(dataset))
         desk = Desk(work, reporter, run)
-        text = run_text_stage(data, split, config, desk, key)
+        text = run_text_stage(data, split, config, desk, fingerprint)
         corpus = _corpus(data, split, config, text)
-        fit = train_on_past(corpus, desk, key)
+        fit = train_on_past(corpus, desk, fingerprint)
         path, evaluation = measure(corpus, fit.ranker, desk)
         report = _report(dataset, config, evaluation, run)
         with run.stage("pictures"):
@@ -107,11 +106,6 @@ def train(
         peak_rss_mb=run.total.peak_rss_mb,
         stages={stage.name: stage.seconds for stage in run.total.stages},
     )
-
-
-def _what_matters(config: Config) -> Mapping[str, Any]:
-    """Everything of a configuration that a stage's result may depend on."""
-    return config.model_dump(mode="json", exclude={"tracking", "evaluation"})
 
 
 def _counts(dataset: Dataset) -> dict[str, int]:

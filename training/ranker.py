@@ -70,7 +70,7 @@ def build_rows(
     """Return the rows of all requests whose relevant items are among the candidates.
 
     Features are computed on all candidates of a request, as in serving. Of a shown list every row is kept; else
-    the relevant rows and `negatives_per_request` others, of retrieved candidates half of these the best retrieved.
+    the relevant rows and `negatives_per_request` others, drawn at random.
     """
     chunks: list[Float32] = []
     pending: list[Float32] = []
@@ -113,10 +113,10 @@ def _kept_rows(
     negatives = np.flatnonzero(label == 0)
     if labelled.positions is not None or len(negatives) <= n_negatives:
         return np.arange(len(label))
-    # Retrieved candidates come best first; the order of given ones says nothing.
-    n_best = n_negatives // 2 if labelled.request.candidates is None else 0
-    drawn = rng.choice(negatives[n_best:], n_negatives - n_best, replace=False)
-    return np.sort(np.concatenate([np.flatnonzero(label > 0), negatives[:n_best], drawn]))
+    # Drawn alike from all of them: to keep the best retrieved on purpose would make every other candidate look more often
+    # relevant than it is.
+    drawn = rng.choice(negatives, n_negatives, replace=False)
+    return np.sort(np.concatenate([np.flatnonzero(label > 0), drawn]))
 
 
 def train_ranker(

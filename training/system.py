@@ -4,7 +4,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -21,6 +21,9 @@ from training.timings import Stage
 from training.work import WorkFolder, stage_key
 
 T = TypeVar("T")
+
+# The ranker's settings that its rows depend on; the others only change how it is trained on them.
+_ROW_SETTINGS: Final = {"rows", "max_requests", "negatives_per_request", "pseudo_cold_share"}
 
 
 def seed_for(seed: int, name: str) -> np.random.SeedSequence:
@@ -51,9 +54,15 @@ class Desk:
 def train_on_past(corpus: Corpus, desk: Desk, key: str) -> RankerFit:
     """Return a ranker whose training rows come from models that have not seen their labels.
 
-    key: hash of the data, the configuration and the embeddings; rows made under the same key are used again.
+    key: hash of the data and of what else is particular to the caller. Rows are used again where that, everything
+    they are computed with, and the encoder are the same.
     """
     config = corpus.config
+    sections = config.model_dump(mode="json", exclude={"tracking", "evaluation", "encoder", "ranker"})
+    row_settings = config.ranker.model_dump(include=_ROW_SETTINGS)
+    n_valid = config.evaluation.max_requests
+    fingerprint = corpus.encoder.fingerprint if corpus.encoder is not None else None
+    key = stage_key(key, sections, row_settings, n_valid, fingerprint)
     past: list[RankingPath] = []
 
     def path() -> RankingPath:
@@ -63,7 +72,7 @@ def train_on_past(corpus: Corpus, desk: Desk, key: str) -> RankerFit:
         return past[0]
 
     train = _rows(corpus, Fold.LABEL, config.ranker.max_requests, path, desk, key)
-    valid = _rows(corpus, Fold.VALID, config.evaluation.max_requests, path, desk, key)
+    valid = _rows(corpus, Fold.VALID, n_valid, path, desk, key)
     seed = seed_for(config.seed, "ranker")
     return desk.run("ranker", lambda advance: train_ranker(train, valid, config.ranker, seed, advance))
 
@@ -92,13 +101,14 @@ def measure(
 ) -> tuple[RankingPath, Evaluation]:
     """Return the path with models refitted on all that is known before the test, and how it did there.
 
-    requests: what to measure on; by default at most `evaluation.max_requests` requests of the test fold.
+    requests: what to measure on; by default at most `evaluation.max_requests` requests of the test fold. Where the
+    ranker orders hidden items these requests are about them, so the models are then those of the past, which have not
+    seen their behaviour.
     """
     config = corpus.config
     seed = seed_for(config.seed, "factors")
-    path = desk.run(
-        "models before the test", lambda _: RankingPath(fit_models(corpus, Fold.TEST, seed).with_ranker(ranker))
-    )
+    fold = Fold.LABEL if requests is None and corpus.rows == "cold" else Fold.TEST
+    path = desk.run("models before the test", lambda _: RankingPath(fit_models(corpus, fold, seed).with_ranker(ranker)))
     if requests is None:
         rng = np.random.default_rng(seed_for(config.seed, "test requests"))
         requests = list(requests_of(corpus, Fold.TEST, config.evaluation.max_requests, rng))

@@ -83,8 +83,12 @@ def encoder_pairs(
 def run_text_stage(
     data: EncodedData, split: Split, config: Config, desk: Desk, key: str, *, visible: Bool | None = None
 ) -> TextStage:
-    """Return the text stage's result, kept from before where the work folder has it under the same key."""
-    stage, stage_id = "encoder", stage_key(key, "encoder")
+    """Return the text stage's result, kept from before where the work folder has it for the same inputs.
+
+    key: hash of the data and of what else is particular to the caller; the configuration is added here.
+    """
+    sections = config.model_dump(mode="json", include={"seed", "data", "split", "encoder"})
+    stage, stage_id = "encoder", stage_key(key, sections)
     folder = desk.work.folder / stage
     if not desk.work.is_finished(stage, stage_id):
         seed = seed_for(config.seed, "encoder")

@@ -134,6 +134,15 @@ def test_an_event_that_arrives_late_counts_from_then_on() -> None:
     assert counters.first_seen_us(ITEMS, 1_000).tolist() == [300, 200, 200]
 
 
+def test_events_in_order_of_arrival_count_by_their_own_times() -> None:
+    counters = _counters(EVENTS)
+    for time in (850, 1_050, 950):
+        counters.record(1, time, kind="interactions")
+
+    read = [counters.count("interactions", ITEMS, as_of)[1, 0] for as_of in (850, 900, 1_000, 1_100)]
+    assert read == [0, 1.0, 2.0, 3.0]
+
+
 def test_live_events_move_when_an_item_was_last_and_first_seen() -> None:
     counters = _counters(EVENTS)
     counters.record(0, 910, kind="interactions")

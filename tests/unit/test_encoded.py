@@ -104,6 +104,23 @@ def test_requests_are_in_order_of_time_and_then_of_arrival() -> None:
     assert (impressions.item_idx.dtype, impressions.position.dtype) == (np.int32, np.int32)
 
 
+def test_rows_of_a_request_are_brought_together() -> None:
+    shown = _impressions(
+        [
+            ("b", "bob", 5, "x", 1, False),
+            ("a", "ann", 5, "z", 1, True),
+            ("b", "bob", 5, "y", 2, True),
+            ("a", "ann", 5, "x", 2, False),
+        ]
+    )
+    impressions = encode_dataset(Dataset(ITEMS, INTERACTED, shown), DataConfig()).impressions
+
+    assert impressions is not None
+    assert impressions.request_id == ["b", "a"]
+    assert impressions.indptr.tolist() == [0, 2, 4]
+    assert impressions.item_idx.tolist() == [0, 1, 2, 0]
+
+
 def test_impressions_without_a_position_column_have_no_positions() -> None:
     shown = encode_dataset(Dataset(ITEMS, INTERACTED, SHOWN.drop("position")), DataConfig()).impressions
 

@@ -101,6 +101,22 @@ def test_features_are_computed_over_all_candidates_before_negatives_are_drawn() 
     assert rows.label.tolist() == [float(item == 30) for item in kept]
 
 
+def test_no_negative_is_kept_twice() -> None:
+    kept = _build([_labelled([8])] * 40, path=ToyPath(n_retrieved=9)).features[:, 0].reshape(40, 5)
+
+    assert all(len(set(row)) == 5 for row in kept.tolist())
+    assert set(kept.ravel().tolist()) == set(range(9))
+
+
+def test_of_candidates_that_were_given_but_not_shown_negatives_are_drawn_from_all() -> None:
+    given = list(range(100, 140))
+    kept = _build([_labelled([105], candidates=given)] * 30).features[:, 0].reshape(30, 5)
+
+    assert (kept == 105).sum() == 30
+    assert (kept[:, :2] != [100, 101]).any()  # the order of the candidates says nothing
+    assert len(np.unique(kept)) > 30
+
+
 def test_all_negatives_are_kept_where_there_are_few() -> None:
     assert _build([_labelled([1], exclude=[0, 2, 3])]).features[:, 0].tolist() == [1, 4, 5, 6, 7]
 

@@ -1,0 +1,227 @@
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from recsys.counters import Counters
+from recsys.errors import ConfigError
+from recsys.models.fitted import FittedModels
+from recsys.splits import Fold, make_split
+from training.fitting import Corpus, draw_pseudo_cold, fit_models, requests_of
+from training.progress import Reporter
+from training.requests import cold_requests
+from training.system import Desk, measure, train_on_past
+from training.timings import StageClock
+from training.work import WorkFolder
+
+SEED = np.random.SeedSequence(1)
+FAR_US = 2**60
+
+
+def _set(corpus: Corpus, **overrides: Any) -> Corpus:
+    return replace(
+        corpus, config=corpus.config.with_overrides({key.replace("__", "."): v for key, v in overrides.items()})
+    )
+
+
+@pytest.fixture(scope="module")
+def hiding(tiny_corpus: Corpus) -> Corpus:
+    """A corpus in which some of the busiest items are hidden from what feeds the training rows."""
+    counts = tiny_corpus.data.log.item_counts()
+    return replace(tiny_corpus, pseudo_cold_idx=np.sort(np.argsort(-counts)[:12]).astype(np.int32))
+
+
+@pytest.fixture(scope="module")
+def leave_last(tiny_corpus: Corpus) -> Corpus:
+    """The same log without impressions, split by every user's last interactions."""
+    corpus = _set(tiny_corpus, split__kind="leave_last", split__n_label=2)
+    data = replace(corpus.data, impressions=None)
+    return replace(corpus, data=data, split=make_split(data.log, None, corpus.config.split))
+
+
+def _counted(models: FittedModels, kind: str, item_idx: np.ndarray) -> np.ndarray:
+    counters: Counters = models.counters
+    return counters.count(kind, item_idx.astype(np.int32), FAR_US)[:, 0]
+
+
+@pytest.mark.parametrize("fold", [Fold.LABEL, Fold.TEST])
+def test_models_that_feed_a_fold_are_fitted_on_earlier_folds_alone(tiny_corpus: Corpus, fold: Fold) -> None:
+    models = fit_models(tiny_corpus, fold, SEED)
+    known = tiny_corpus.split.interaction_fold < fold
+    assert tiny_corpus.split.boundaries_us is not None
+    boundary = tiny_corpus.split.boundaries_us[fold - 1]
+
+    assert len(models.log) == known.sum()
+    assert models.log.timestamp_us.max() < boundary
+    assert models.item_counts.tolist() == tiny_corpus.data.log.select(known).item_counts().tolist()
+    never = np.flatnonzero(models.item_counts == 0)
+    assert not models.factors.own[never].any()
+    assert not models.factors.is_warm[never].any()
+    assert models.covisitation.transitions[:, never].nnz == models.covisitation.transitions[never].nnz == 0
+
+
+def test_models_of_everything_are_fitted_on_everything(tiny_corpus: Corpus) -> None:
+    models = fit_models(tiny_corpus, None, SEED)
+
+    assert len(models.log) == len(tiny_corpus.data.log)
+    everything = np.arange(len(models.catalogue))
+    assert tiny_corpus.data.impressions is not None
+    assert _counted(models, "shown", everything).sum() == len(tiny_corpus.data.impressions.item_idx)
+
+
+def test_counters_of_a_time_split_reach_to_the_end_of_what_is_read_with_them(tiny_corpus: Corpus) -> None:
+    data, split = tiny_corpus.data, tiny_corpus.split
+    assert data.impressions is not None
+    assert split.request_fold is not None
+    everything = np.arange(len(data.catalogue))
+    for fold, last in ((Fold.LABEL, Fold.VALID), (Fold.TEST, Fold.TEST)):
+        models = fit_models(tiny_corpus, fold, SEED)
+        in_reach = split.request_fold[data.impressions.row_request] <= last
+        counted = _counted(models, "interactions", everything)
+        weight = np.round(data.log.weight.astype(np.float64) * 1024) / 1024
+
+        assert _counted(models, "shown", everything).sum() == in_reach.sum()
+        assert _counted(models, "clicked", everything).sum() == (in_reach & data.impressions.clicked).sum()
+        assert counted.sum() == weight[split.interaction_fold <= last].sum()
+
+
+def test_counters_of_leave_last_hold_only_what_is_known(leave_last: Corpus) -> None:
+    models = fit_models(leave_last, Fold.LABEL, SEED)
+    everything = np.arange(len(models.catalogue))
+    weight = np.round(leave_last.data.log.weight.astype(np.float64) * 1024) / 1024
+
+    known = leave_last.split.interaction_fold == Fold.FIT
+    assert _counted(models, "interactions", everything).sum() == weight[known].sum()
+    assert _counted(models, "shown", everything).sum() == 0
+
+
+def test_hidden_items_leave_no_trace_in_what_feeds_the_training_rows(hiding: Corpus) -> None:
+    hidden = hiding.pseudo_cold_idx
+    models = fit_models(hiding, Fold.LABEL, SEED)
+
+    assert not models.item_counts[hidden].any()
+    assert not models.factors.is_warm[hidden].any()
+    assert not models.factors.own[hidden].any()
+    assert models.covisitation.transitions[hidden].nnz == models.covisitation.transitions[:, hidden].nnz == 0
+    for kind in ("interactions", "shown", "clicked"):
+        assert not _counted(models, kind, hidden).any(), kind
+        others = np.setdiff1d(np.arange(len(models.catalogue)), hidden)
+        assert _counted(models, kind, others).sum() > 100, kind
+    assert (models.counters.first_seen_us(hidden, FAR_US) == -1).all()
+
+
+def test_hidden_items_are_hidden_from_the_training_rows_only(hiding: Corpus) -> None:
+    for fold in (Fold.TEST, None):
+        models = fit_models(hiding, fold, SEED)
+        assert models.item_counts[hiding.pseudo_cold_idx].min() > 0
+        assert _counted(models, "shown", hiding.pseudo_cold_idx).min() > 0
+
+
+def test_hidden_items_are_drawn_from_those_seen_before_the_test(tiny_corpus: Corpus) -> None:
+    corpus = _set(tiny_corpus, ranker__pseudo_cold_share=0.25)
+    data, split = corpus.data, corpus.split
+    drawn = draw_pseudo_cold(data, split, corpus.config, np.random.default_rng(1))
+    seen = np.flatnonzero(data.log.select(split.interaction_fold < Fold.TEST).item_counts())
+
+    assert len(drawn) == round(0.25 * len(seen))
+    assert np.isin(drawn, seen).all()
+    assert (np.diff(drawn) > 0).all()
+    assert drawn.dtype == np.int32
+    assert drawn.tolist() == draw_pseudo_cold(data, split, corpus.config, np.random.default_rng(1)).tolist()
+    assert drawn.tolist() != draw_pseudo_cold(data, split, corpus.config, np.random.default_rng(2)).tolist()
+    assert len(draw_pseudo_cold(data, split, tiny_corpus.config, np.random.default_rng(1))) == 0
+
+
+def test_the_same_seed_gives_the_same_models(tiny_corpus: Corpus) -> None:
+    one, same, other = (fit_models(tiny_corpus, Fold.TEST, np.random.SeedSequence(seed)) for seed in (1, 1, 2))
+
+    assert one.factors.placed.tobytes() == same.factors.placed.tobytes()
+    assert one.factors.placed.tobytes() != other.factors.placed.tobytes()
+
+
+@pytest.mark.parametrize("fold", [Fold.LABEL, Fold.VALID, Fold.TEST])
+def test_shown_requests_of_a_fold_lie_in_it_and_know_only_what_came_before(tiny_corpus: Corpus, fold: Fold) -> None:
+    requests = list(requests_of(tiny_corpus, fold, 10_000, np.random.default_rng(0)))
+    assert tiny_corpus.split.boundaries_us is not None
+    edges = np.concatenate([tiny_corpus.split.boundaries_us, [FAR_US]])
+
+    assert len(requests) > 10
+    for labelled in requests:
+        assert edges[fold - 1] <= labelled.request.as_of_us < edges[fold]
+        assert (labelled.request.history.timestamp_us < labelled.request.as_of_us).all()
+        assert labelled.request.candidates is not None
+        assert np.isin(labelled.relevant_idx, labelled.request.candidates).all()
+
+
+@pytest.mark.parametrize("fold", [Fold.LABEL, Fold.VALID, Fold.TEST])
+def test_next_items_of_a_fold_lie_in_it_and_are_no_part_of_the_history(leave_last: Corpus, fold: Fold) -> None:
+    requests = list(requests_of(leave_last, fold, 10_000, np.random.default_rng(0)))
+    log, folds = leave_last.data.log, leave_last.split.interaction_fold
+
+    assert len(requests) > 10
+    for labelled in requests:
+        user, time = labelled.key
+        rows = np.arange(log.indptr[user], log.indptr[user + 1])
+        target = rows[(log.timestamp_us[rows] == time) & np.isin(log.item_idx[rows], labelled.relevant_idx)]
+        assert (folds[target] == fold).all()
+        assert len(target) > 0
+        assert not np.isin(labelled.relevant_idx, labelled.request.history.item_idx).any()
+        assert labelled.exclude.tolist() == np.unique(labelled.request.history.item_idx).tolist()
+
+
+def test_requests_of_hidden_items_divide_the_users(hiding: Corpus) -> None:
+    corpus = _set(hiding, ranker__rows="cold")
+    label, valid = (
+        list(requests_of(corpus, fold, 10_000, np.random.default_rng(0))) for fold in (Fold.LABEL, Fold.VALID)
+    )
+
+    assert len(label) > len(valid) > 0
+    assert not {labelled.request.user_idx for labelled in label} & {labelled.request.user_idx for labelled in valid}
+    for labelled in label + valid:
+        assert labelled.request.candidates is not None
+        assert labelled.request.candidates.tolist() == hiding.pseudo_cold_idx.tolist()
+        assert not np.isin(labelled.request.history.item_idx, hiding.pseudo_cold_idx).any()
+
+
+def test_the_number_of_requests_is_limited(tiny_corpus: Corpus, leave_last: Corpus) -> None:
+    for corpus in (tiny_corpus, leave_last):
+        assert 0 < len(list(requests_of(corpus, Fold.LABEL, 7, np.random.default_rng(0)))) <= 7
+
+
+def test_what_the_ranker_orders_follows_the_data_unless_it_is_configured(
+    tiny_corpus: Corpus, leave_last: Corpus
+) -> None:
+    assert tiny_corpus.rows == "impressions"
+    assert leave_last.rows == "retrieved"
+    assert _set(tiny_corpus, ranker__rows="retrieved").rows == "retrieved"
+
+
+def test_impressions_cannot_be_ordered_without_impressions(leave_last: Corpus) -> None:
+    with pytest.raises(
+        ConfigError, match=r"ranker\.rows is impressions, but the data has no impressions table; use auto"
+    ):
+        _ = _set(leave_last, ranker__rows="impressions").rows
+
+
+def test_hidden_items_cannot_be_ordered_where_none_is_hidden(tiny_corpus: Corpus) -> None:
+    with pytest.raises(
+        ConfigError, match=r"ranker\.rows is cold, but ranker\.pseudo_cold_share hides no item; set it to"
+    ):
+        _ = _set(tiny_corpus, ranker__rows="cold").rows
+
+
+def test_hidden_items_are_measured_with_models_that_have_not_seen_them(hiding: Corpus, tmp_path: Path) -> None:
+    corpus = _set(hiding, ranker__rows="cold", ranker__early_stopping=5)
+    with StageClock() as clock:
+        desk = Desk(WorkFolder(tmp_path), Reporter(quiet=True), clock)
+        fit = train_on_past(corpus, desk, "key")
+        path, evaluation = measure(corpus, fit.ranker, desk)
+        given = list(cold_requests(corpus.data.log, np.array([0, 1], np.int32), np.arange(80), max_history=9))
+        other, _ = measure(corpus, fit.ranker, desk, requests=given)
+
+    assert not path.models.item_counts[corpus.pseudo_cold_idx].any()
+    assert path.models.covisitation.transitions[:, corpus.pseudo_cold_idx].nnz == 0
+    assert evaluation.n_requests > 0
+    assert other.models.item_counts[corpus.pseudo_cold_idx].all()
