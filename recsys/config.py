@@ -321,7 +321,7 @@ class Config(_Section):
             place = values
             for section in sections:
                 place = place.get(section) if isinstance(place, dict) else None
-                if place is None:
-                    raise ConfigError(f"no setting {dotted!r}; see docs/configuration.md for the keys")
+            if not isinstance(place, dict):
+                raise ConfigError(f"no setting {dotted!r}; see docs/configuration.md for the keys")
             place[leaf] = value
         return Config.from_values(values, source="overrides")

@@ -1,6 +1,7 @@
 """Fits the text encoder: finds or builds one, tunes it on what people turned to one after the other, and exports it.
 
-The tuning loop, `_tune`, is one for the pretrained encoder, for the small one, and for the small one's pre-training.
+The tuning loop, `tune_encoder`, is one for the pretrained encoder, for the small one, and for the small one's pre-
+training.
 """
 
 import time
@@ -108,20 +109,20 @@ def fit_text_encoder(
         loaded = build_small_encoder(texts.texts, config, np.random.default_rng(build_seed))
         own_texts, own_pairs = title_pairs(texts.titles, texts.descriptions)
         own_source = PairSource(lambda rng: own_pairs)
-        _tune(loaded, own_texts, own_source, pretraining_config(config), pretrain_seed, device, report)
+        tune_encoder(loaded, own_texts, own_source, pretraining_config(config), pretrain_seed, device, report)
     else:
         loaded = load_pretrained(resolve(config.model), config.max_length)
         set_dropout(loaded.module, config.dropout)
     curve: list[dict[str, float | None]] = []
     stopped_because = "not tuned"
     if pairs is not None and (kind == "small" or config.tune != "none"):
-        curve, stopped_because = _tune(loaded, texts.texts, pairs, config, tune_seed, device, report)
+        curve, stopped_because = tune_encoder(loaded, texts.texts, pairs, config, tune_seed, device, report)
     base = SMALL_BASE if kind == "small" else config.model
     export_encoder(loaded, out, kind=kind, base=base, max_length=config.max_length, texts=texts.texts)
     return EncoderFit(kind, base, curve, time.monotonic() - started, out, stopped_because)
 
 
-def _tune(
+def tune_encoder(
     loaded: LoadedEncoder,
     texts: Sequence[str],
     pairs: PairSource,
@@ -158,7 +159,7 @@ def _tune(
             for parameters in optimiser.param_groups:
                 parameters["lr"] = schedule.rate(step)
             train_tuned_parts(module)
-            loss = _update(group, lambda batch: _loss(batch, embed, config, device), optimiser)
+            loss = make_update(group, lambda batch: _loss(batch, embed, config, device), optimiser)
             if not np.isfinite(loss):
                 raise EncoderError(
                     f"the encoder's tuning diverged: loss {loss} at step {step}; lower encoder.learning_rate "
@@ -183,7 +184,7 @@ def _loss(batch: ContrastiveBatch, embed: ItemEmbedder, config: EncoderConfig, d
     return contrastive_loss(embed(batch.items), batch.to(device), config.temperature)
 
 
-def _update(
+def make_update(
     group: Sequence[ContrastiveBatch], loss_of: Callable[[ContrastiveBatch], Tensor], optimiser: torch.optim.Optimizer
 ) -> float:
     """Make one update from the mean loss over all pairs of a group of batches; return that loss.

@@ -1,10 +1,12 @@
 """Writes a trained encoder as the three files that serving reads, and checks that they say what the network says."""
 
 import json
+import logging
 import os
 import shutil
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -95,8 +97,7 @@ def _write_graph(loaded: LoadedEncoder, file: Path) -> None:
     shape = {0: batch, 1: length}
     example = torch.full((2, 8), loaded.pad_id + 1, dtype=torch.int64)
     loaded.module.eval()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's remarks on its own internals
+    with _without_remarks():
         torch.onnx.export(
             loaded.module,
             (example, torch.ones_like(example)),
@@ -109,6 +110,20 @@ def _write_graph(loaded: LoadedEncoder, file: Path) -> None:
             external_data=False,
             verbose=False,
         )
+
+
+@contextmanager
+def _without_remarks() -> Iterator[None]:
+    """Keep back what the exporter says of its own internals."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _write_description(folder: Path, description: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ Where only the top layers are tuned, what enters them does not change: it is com
 further step runs the top layers alone.
 """
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
@@ -209,7 +210,9 @@ def choose_tuned(module: nn.Module, config: EncoderConfig) -> FrozenLayers | Non
             target_modules="all-linear",
         )
         module.head.requires_grad_(False)
-        module.transformer = get_peft_model(module.transformer, adapters)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # between the two libraries
+            module.transformer = get_peft_model(module.transformer, adapters)
         return None
     layers = module.layers
     n_top = min(config.n_top_layers, len(layers)) if config.tune == "top_layers" else 0

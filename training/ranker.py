@@ -113,7 +113,7 @@ def _kept_rows(
     negatives = np.flatnonzero(label == 0)
     if labelled.positions is not None or len(negatives) <= n_negatives:
         return np.arange(len(label))
-    # Drawn alike from all of them: to keep the best retrieved on purpose would make every other candidate look more often
+    # Drawn alike from all: to keep the best retrieved on purpose would make every other candidate look more often
     # relevant than it is.
     drawn = rng.choice(negatives, n_negatives, replace=False)
     return np.sort(np.concatenate([np.flatnonzero(label > 0), drawn]))

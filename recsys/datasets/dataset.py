@@ -14,8 +14,8 @@ class Dataset:
     """A catalogue and what people did with it, checked once at the door.
 
     The tables have the columns and dtypes of `recsys.schema`; every `item_id` in interactions and impressions is a
-    row of `items`; `items.item_id` and `users.user_id` are unique. interactions are in order of (timestamp, order in the
-    file); impressions keep the rows of a request together.
+    row of `items`; `items.item_id` and `users.user_id` are unique. interactions are in order of (timestamp, order in
+    the file); impressions keep the rows of a request together.
 
     notes: what was tolerated while loading, with counts.
     """

@@ -96,9 +96,16 @@ def test_features_are_computed_over_all_candidates_before_negatives_are_drawn() 
     assert rows.group.tolist() == [5]
     kept = rows.features[:, 0].tolist()
     assert kept == sorted(kept)
-    assert kept[:2] == [2, 3]  # half of the negatives are the best retrieved
     assert 30 in kept
     assert rows.label.tolist() == [float(item == 30) for item in kept]
+
+
+def test_well_retrieved_negatives_are_kept_no_more_often_than_others() -> None:
+    kept = _build([_labelled([30], exclude=[0, 1])] * 400, path=ToyPath(n_retrieved=40)).features[:, 0]
+
+    counts = np.bincount(kept.astype(int), minlength=40)[[item for item in range(2, 40) if item != 30]]
+    assert counts.sum() == 400 * 4
+    assert abs(counts[:19].sum() - counts[19:].sum()) < 200  # of 1,600: the better and the worse half, five deviations
 
 
 def test_no_negative_is_kept_twice() -> None:
