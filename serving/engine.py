@@ -11,7 +11,7 @@ import numpy.typing as npt
 from features.path import Ranking, RankingPath
 from recsys.bundle import Bundle
 from recsys.errors import RequestError
-from recsys.histories import History, Request
+from recsys.histories import MAX_REQUEST_HISTORY, History, Request
 from recsys.ids import UNKNOWN_IDX
 from recsys.schema import Warmth
 from serving.errors import UnknownItemError
@@ -71,8 +71,8 @@ class Engine:
         candidates = self._candidates(query, exclude, ignored)
         if query.exclude_seen and candidates is None:
             exclude = np.union1d(exclude, history.item_idx)
-        # Features are trained on histories of this length; what is excluded knows the whole.
-        recent = history.last(self._models.config.features.max_history)
+        # The length that training's requests have; what is excluded knows the whole.
+        recent = history.last(MAX_REQUEST_HISTORY)
         request = Request(recent, as_of_us, user_idx, candidates)
         slate_id = str(uuid.uuid4())
         if candidates is not None and not len(candidates):

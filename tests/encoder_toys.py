@@ -1,4 +1,4 @@
-"""Toys for the encoder tests: a tiny transformer built from scratch, and text in which co-clicked items share words."""
+"""A toy catalogue with three topics, behaviour within a topic, and a transformer small enough to tune in a test."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,6 +1,6 @@
 """Fits the text encoder: finds or builds one, tunes it on what people turned to one after the other, and exports it.
 
-The tuning loop, `tune_encoder`, is one for the pretrained encoder, for the small one, and for the small one's pre-
+One tuning loop, `tune_encoder`, serves the pretrained encoder, the small one, and the pre-training of the small one.
 training.
 """
 

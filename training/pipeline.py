@@ -10,10 +10,10 @@ from recsys.bundle import write_bundle
 from recsys.config import Config
 from recsys.datasets import load_dataset
 from recsys.datasets.dataset import Dataset
-from recsys.datasets.encoded import EncodedData, encode_dataset
+from recsys.datasets.encoded import encode_dataset
 from recsys.evaluation.report import SuiteReport
 from recsys.models.fitted import FittedModels
-from recsys.splits import Split, make_split
+from recsys.splits import make_split
 from training.evaluation import FULL, Evaluation
 from training.figures import (
     embedding_projection,
@@ -83,8 +83,11 @@ def train(
     with TrainingRun(config, run_name=dataset.name, tags={"data.format": dataset.format}) as run:
         run.log_dataset(dataset.name, fingerprint, _counts(dataset))
         desk = Desk(work, reporter, run)
-        text = run_text_stage(data, split, config, desk, fingerprint)
-        corpus = _corpus(data, split, config, text)
+        pseudo_cold = draw_pseudo_cold(data, split, config, np.random.default_rng(seed_for(config.seed, "pseudo-cold")))
+        # What is to look cold to the ranker must not have taught the encoder either.
+        visible = ~np.isin(data.log.item_idx, pseudo_cold)
+        text = run_text_stage(data, split, config, desk, fingerprint, visible=visible)
+        corpus = Corpus(data, split, config, text.embeddings, text.encoder, pseudo_cold)
         fit = train_on_past(corpus, desk, fingerprint)
         path, evaluation = measure(corpus, fit.ranker, desk)
         report = _report(dataset, config, evaluation, run)
@@ -111,11 +114,6 @@ def train(
 def _counts(dataset: Dataset) -> dict[str, int]:
     tables = {"items": dataset.items, "interactions": dataset.interactions, "impressions": dataset.impressions}
     return {"users": dataset.n_users} | {name: table.height for name, table in tables.items() if table is not None}
-
-
-def _corpus(data: EncodedData, split: Split, config: Config, text: TextStage) -> Corpus:
-    rng = np.random.default_rng(seed_for(config.seed, "pseudo-cold"))
-    return Corpus(data, split, config, text.embeddings, text.encoder, draw_pseudo_cold(data, split, config, rng))
 
 
 def _report(dataset: Dataset, config: Config, evaluation: Evaluation, run: TrainingRun) -> SuiteReport:

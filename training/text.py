@@ -88,7 +88,8 @@ def run_text_stage(
     key: hash of the data and of what else is particular to the caller; the configuration is added here.
     """
     sections = config.model_dump(mode="json", include={"seed", "data", "split", "encoder"})
-    stage, stage_id = "encoder", stage_key(key, sections)
+    n_hidden = 0 if visible is None else int((~visible).sum())
+    stage, stage_id = "encoder", stage_key(key, sections, n_hidden, config.ranker.pseudo_cold_share)
     folder = desk.work.folder / stage
     if not desk.work.is_finished(stage, stage_id):
         seed = seed_for(config.seed, "encoder")

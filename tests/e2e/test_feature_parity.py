@@ -203,7 +203,6 @@ def test_rows_are_the_same_after_a_restart(service: Service, tiny_bundle: Path) 
     assert len(list(_compare(restarted))) == 2
 
 
-@pytest.mark.xfail(reason="Engine cuts histories to features.max_history, training to MAX_REQUEST_HISTORY")
 def test_users_with_long_histories_are_served_as_they_are_trained_on(service: Service) -> None:
     longest = service.models.config.features.max_history
     items = service.models.catalogue.ids.ids

@@ -141,9 +141,10 @@ def test_events_that_training_knew_are_not_counted_twice() -> None:
     assert path.requests[0].history.timestamp_us.tolist() == [t * SECOND_US for t in (1_000, 2_000, 2_001)]
 
 
-def test_the_ranker_reads_the_newest_history_but_all_of_it_is_excluded() -> None:
+def test_the_ranker_reads_the_newest_history_but_all_of_it_is_excluded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.engine.MAX_REQUEST_HISTORY", 4)
     path = ToyPath()
-    engine = toy_engine(path=path)  # features.max_history is 4
+    engine = toy_engine(path=path)
     engine.add_events([click("ann", id_, (4_000 + i) * SECOND_US) for i, id_ in enumerate(["i1", "i2", "i3", "i6"])])
 
     assert ids(engine, Query(user_id="ann")) == ["b/c 📚"]
