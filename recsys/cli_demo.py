@@ -62,11 +62,12 @@ def show_warm_reader(recommender: "Recommender") -> None:
     """Print what a reader of usual activity read last, and their list."""
     models = recommender.engine.bundle.models
     user_id = warm_reader(models)
-    history = models.log.history_of(models.user_ids.get(user_id)).last(_N_SHOWN)
+    history = models.log.history_of(models.user_ids.get(user_id)).item_idx.tolist()
+    latest = list(dict.fromkeys(reversed(history)))[:_N_SHOWN]  # who likes or comments on an article has read it once
     say()
     say(f"{user_id}, whose clicks the model was trained on, last read:")
-    for item in history.item_idx:
-        say(f"  - {_described(models, int(item))}")
+    for item in reversed(latest):
+        say(f"  - {_described(models, item)}")
     say("and is recommended:")
     say_list(recommender.recommend(user_id, _N_SHOWN))
 

@@ -1,7 +1,10 @@
 """`recsys train` and `recsys evaluate`: a new version, and how a version does on new data."""
 
 import math
+import os
 import shlex
+import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
     from training.pipeline import TrainingResult
 
 _REFERENCE: Final = "random"  # a system that is no source of candidates
+_HEADLINE: Final = "ndcg@10"
 
 Data = Annotated[Path, typer.Option("--data", metavar="FOLDER", help="Folder of the data.", show_default=False)]
 
@@ -121,10 +125,10 @@ def say_report(report: "SuiteReport") -> None:
 def lead_over_best_source(report: "SuiteReport") -> str | None:
     """Return the paired difference of the full system and the best single source in words; None where there is none.
 
-    The best source is the one with the highest mean of the report's first NDCG, else of its first metric.
+    The best source is the one with the highest mean of `ndcg@10`, where that was not measured of the first metric.
     """
     names = report.metric_names()
-    metric = next((name for name in names if name.startswith("ndcg")), names[0] if names else None)
+    metric = _HEADLINE if _HEADLINE in names else names[0] if names else None
     if metric is None:
         return None
     means = {
@@ -160,7 +164,15 @@ def next_commands(result: "TrainingResult", alias: str | None, user_id: str | No
     commands.append(["recsys", "serve", *version, *named, *store])
     if not result.tracking_uri.startswith("http"):
         commands.append(["mlflow", "ui", "--backend-store-uri", result.tracking_uri])
-    return [shown_uri(shlex.join(command)) for command in commands]
+    return [shown_uri(shlex.join([_as_typed(command[0]), *command[1:]])) for command in commands]
+
+
+def _as_typed(program: str) -> str:
+    """Return how a program of this environment is called from here: by name where the shell finds it."""
+    beside = Path(sys.executable).with_name(program)
+    if shutil.which(program) is not None or not beside.exists():
+        return program
+    return os.path.relpath(beside) if beside.is_relative_to(Path.cwd()) else str(beside)
 
 
 def example_user(result: "TrainingResult") -> str | None:

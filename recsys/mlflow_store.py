@@ -3,6 +3,7 @@
 Whatever needs MLflow takes it from here, so that the settings below are in place before MLflow is imported.
 """
 
+import fcntl
 import os
 import re
 from collections.abc import Iterator
@@ -90,7 +91,23 @@ def connect(uri: str, *, create: bool = False) -> mlflow.MlflowClient:
     elif uri.startswith(("http://", "https://")):
         _check_server(uri)
     with mlflow_errors(uri, "open MLflow's store"):
-        return mlflow.MlflowClient(tracking_uri=uri)
+        if not uri.startswith("sqlite"):
+            return mlflow.MlflowClient(tracking_uri=uri)
+        # MLflow makes the tables of a new database without looking whether another process is about to: a service that
+        # waits for the first model and the training that makes it would trip over each other.
+        with _one_at_a_time(sqlite_file(uri).parent):
+            return mlflow.MlflowClient(tracking_uri=uri)
+
+
+@contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    """Hold a lock on a folder, which other processes that ask for it wait for."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def sqlite_file(uri: str) -> Path:

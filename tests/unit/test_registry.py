@@ -1,6 +1,8 @@
 import shutil
 import socket
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -393,3 +395,16 @@ def test_versions_without_such_metrics_cannot_be_compared(registry: Registry, ad
     client.create_model_version("recsys", "/somewhere")
     with pytest.raises(RegistryError, match=r"version 3 of 'recsys' has no run to take metrics from"):
         registry.compare("champion", "3")
+
+
+def test_a_new_database_is_made_by_one_process_at_a_time(tmp_path: Path) -> None:
+    script = (
+        "import sys; from recsys.mlflow_store import connect; "
+        "print(len(connect(sys.argv[1], create=True).search_experiments()))"
+    )
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    makers = [
+        subprocess.Popen([sys.executable, "-c", script, uri], stdout=subprocess.PIPE, text=True) for _ in range(2)
+    ]
+
+    assert [maker.communicate()[0].strip() for maker in makers] == ["1", "1"]
