@@ -50,7 +50,7 @@ def train(
         result = start(data, config, format=format, overrides=overrides, runs_folder=runs_folder)
     except KeyboardInterrupt:
         note(INTERRUPTED)
-        raise
+        raise typer.Exit(130) from None
     if as_json:
         say_json(result_values(result))
     else:

@@ -468,3 +468,18 @@ def test_settings_with_a_fault_are_refused_before_anything_else(monkeypatch: pyt
 
     with pytest.raises(ConfigError, match="RECSYS_PORT"):
         settings_from(host="localhost")
+
+
+def test_an_interrupted_training_says_how_to_go_on_and_exits_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    from training import train
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "train_folder", interrupt)
+
+    result = run("train", "--data", write_tables(Path("mine")))
+
+    assert result.exit_code == 130
+    assert result.stderr == "interrupted; the same command goes on from the last finished stage\n"
+    assert result.stdout == ""

@@ -1,5 +1,6 @@
 """Fitting the text encoder: it learns what behaviour says, changes only what it may, and keeps its best state."""
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -179,7 +180,7 @@ def test_curve_is_evaluated_as_often_as_configured(tiny_bert: Path) -> None:
     assert [point["step"] for point in curve] == list(range(0, 21, 2))
     assert curve[0]["train_loss"] is None
     assert all(point["train_loss"] > 0 and point["valid_loss"] > 0 for point in curve[1:])
-    assert all(a["seconds"] < b["seconds"] for a, b in zip(curve, curve[1:], strict=False))
+    assert all(a["seconds"] < b["seconds"] for a, b in itertools.pairwise(curve))
 
 
 def test_without_held_out_pairs_the_last_state_stays(tiny_bert: Path) -> None:

@@ -397,6 +397,9 @@ def test_versions_without_such_metrics_cannot_be_compared(registry: Registry, ad
         registry.compare("champion", "3")
 
 
+ROOT = Path(__file__).resolve().parents[2]
+
+
 def test_a_new_database_is_made_by_one_process_at_a_time(tmp_path: Path) -> None:
     script = (
         "import sys; from recsys.mlflow_store import connect; "
@@ -404,7 +407,8 @@ def test_a_new_database_is_made_by_one_process_at_a_time(tmp_path: Path) -> None
     )
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     makers = [
-        subprocess.Popen([sys.executable, "-c", script, uri], stdout=subprocess.PIPE, text=True) for _ in range(2)
+        subprocess.Popen([sys.executable, "-c", script, uri], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
     ]
 
     assert [maker.communicate()[0].strip() for maker in makers] == ["1", "1"]
