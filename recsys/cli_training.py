@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from training.pipeline import TrainingResult
 
 _REFERENCE: Final = "random"  # a system that is no source of candidates
-_HEADLINE: Final = "ndcg@10"
+# What lists are judged by: the order of shown items by AUC, as news recommendation does, rankings by nDCG.
+_HEADLINES: Final = ("auc", "ndcg@10")
 
 Data = Annotated[Path, typer.Option("--data", metavar="FOLDER", help="Folder of the data.", show_default=False)]
 
@@ -125,10 +126,10 @@ def say_report(report: "SuiteReport") -> None:
 def lead_over_best_source(report: "SuiteReport") -> str | None:
     """Return the paired difference of the full system and the best single source in words; None where there is none.
 
-    The best source is the one with the highest mean of `ndcg@10`, where that was not measured of the first metric.
+    The best source is the one with the highest mean of the same metric: `auc` where lists were ordered, else `ndcg@10`.
     """
     names = report.metric_names()
-    metric = _HEADLINE if _HEADLINE in names else names[0] if names else None
+    metric = next((name for name in (*_HEADLINES, *names) if name in names), None)
     if metric is None:
         return None
     means = {

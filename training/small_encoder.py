@@ -54,13 +54,12 @@ class TokenBag(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Return `(b, d)` unit-norm embeddings of int64 token ids `(b, length)` and their mask."""
-        weights = self.dropout(attention_mask.to(self.embeddings.dtype))  # (b, length)
+        known = attention_mask * (input_ids != UNKNOWN_ID)  # (b, length)
+        weights = self.dropout(known.to(self.embeddings.dtype))
         if self.training:  # the same sum without the (b, length, d) in between; ONNX has no such operator
-            pooled = functional.embedding_bag(
-                input_ids, self.embeddings, mode="sum", per_sample_weights=weights, padding_idx=UNKNOWN_ID
-            )
+            pooled = functional.embedding_bag(input_ids, self.embeddings, mode="sum", per_sample_weights=weights)
         else:
-            tokens = functional.embedding(input_ids, self.embeddings, padding_idx=UNKNOWN_ID)  # (b, length, d)
+            tokens = functional.embedding(input_ids, self.embeddings)  # (b, length, d)
             pooled = (tokens * weights.unsqueeze(-1)).sum(dim=1)
         return functional.normalize(pooled, dim=1)  # (b, d); the norm takes care of the division by the length
 

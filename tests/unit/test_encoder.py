@@ -321,5 +321,5 @@ def test_packaged_minilm_is_exported_as_it_is(tmp_path: Path) -> None:
     embeddings = encoder.encode(texts)
     assert encoder.embedding_size == 384
     assert embeddings[0] @ embeddings[1] > embeddings[0] @ embeddings[2] + 0.1
-    original = SentenceTransformer(package.get_model_path(), device="cpu")
+    original = SentenceTransformer(str(package.get_model_path()), device="cpu")
     np.testing.assert_allclose(embeddings, original.encode(texts), atol=1e-4)
