@@ -18,7 +18,8 @@ DESIGNED = {
     "validate", "train", "evaluate", "compare", "promote", "rollback", "recommend", "export", "serve", "doctor", "demo",
 }  # fmt: skip
 
-_FENCE = re.compile(r"^```.*?$(.*?)^```$", re.MULTILINE | re.DOTALL)
+# Blocks marked as text are what commands print.
+_FENCE = re.compile(r"^```(?P<kind>.*?)$(?P<lines>.*?)^```$", re.MULTILINE | re.DOTALL)
 _INLINE = re.compile(r"`((?:recsys|make) [^`]+)`")
 _TYPED = re.compile(r"^(?:\$ )?(?:\S*=\S* )*(?:\.venv/bin/)?((?:recsys|make|python|python -m training\.train) .*)$")
 
@@ -32,7 +33,8 @@ def help_of(*command: str) -> str:
 def typed_in(document: Path) -> list[str]:
     """Return the commands of a document: lines of its code blocks, and inline code that begins like one."""
     text = document.read_text(encoding="utf-8")
-    lines = [line.strip() for block in _FENCE.findall(text) for line in block.splitlines()]
+    blocks = [match["lines"] for match in _FENCE.finditer(text) if match["kind"] != "text"]
+    lines = [line.strip() for block in blocks for line in block.splitlines()]
     found = [match[1] for line in lines if (match := _TYPED.match(line))]
     return found + _INLINE.findall(_FENCE.sub("", text))
 
