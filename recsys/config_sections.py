@@ -1,0 +1,295 @@
+"""The sections of a configuration, one model per component.
+
+Every field carries the sentence that the configuration reference in docs/ is generated from.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from recsys.schema import DEFAULT_EVENT_WEIGHTS
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A part of the configuration: frozen, nothing unknown allowed, finite numbers only."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class DataConfig(Section):
+    """What is read, and how much disorder in it is tolerated."""
+
+    event_weights: dict[str, float] = Field(
+        default_factory=lambda: dict(DEFAULT_EVENT_WEIGHTS),
+        description="Preference that one event of a kind expresses, relative to a click. Kinds not named weigh 1.",
+    )
+    min_rating: float | None = Field(
+        default=None, description="Ratings below this value are no positive behaviour and are left out. null keeps all."
+    )
+    unknown_items: Literal["drop", "keep"] = Field(
+        default="drop",
+        description="What becomes of behaviour on items that the items table lacks: drop and count the rows, or keep "
+        "the items without text.",
+    )
+    max_unknown_item_share: Share = Field(
+        default=0.10, description="Share of rows with an unknown item above which loading stops."
+    )
+    max_duplicate_share: Share = Field(
+        default=0.50,
+        description="Share of exactly repeated interactions above which loading stops; repeats are dropped.",
+    )
+    text_fields: tuple[str, ...] = Field(
+        default=("title", "categories", "*", "description"),
+        description="Item columns that make up the item's text, in order; `*` stands for all text attributes.",
+    )
+    behaviors_file: str | None = Field(
+        default=None, description="MIND only: the file of impressions to read, where the folder holds several."
+    )
+
+
+class SplitConfig(Section):
+    """Which interactions models are fitted on, which label the ranker, and which test it."""
+
+    kind: Literal["time", "leave_last"] = Field(
+        default="time",
+        description="`time`: windows of the calendar. `leave_last`: the last interactions of every user, for logs "
+        "without a usable common clock.",
+    )
+    test_from: str | None = Field(
+        default=None,
+        description="time: moment (ISO 8601, UTC) at which the test begins; null takes test_share instead.",
+    )
+    test_share: Share = Field(default=0.10, description="time: share of the newest feedback that tests.")
+    valid_share: Share = Field(default=0.05, description="time: share before it that stops the training early.")
+    label_share: Share = Field(
+        default=0.20, description="time: share before that whose outcomes label the ranker's rows."
+    )
+    horizon: Count = Field(
+        default=1, description="How many of a user's next interactions count as relevant to a request."
+    )
+    n_test: Count = Field(default=1, description="leave_last: last interactions of each user that test.")
+    n_valid: Count = Field(default=1, description="leave_last: interactions before them that stop the training early.")
+    n_label: Count = Field(
+        default=10, description="leave_last: interactions before those that label the ranker's rows."
+    )
+
+
+class EncoderConfig(Section):
+    """The text encoder and its fine-tuning on behaviour."""
+
+    kind: Literal["pretrained", "small", "auto"] = Field(
+        default="auto",
+        description="`pretrained` starts from `model`; `small` trains an encoder from the catalogue's own text; "
+        "`auto` takes `small` where most of the catalogue's letters are outside the Latin script, else `pretrained`.",
+    )
+    model: str = Field(
+        default="sentence-transformers/all-MiniLM-L6-v2",
+        description="Pretrained encoder: a folder, a SentenceTransformer name in the local cache, or one on the hub.",
+    )
+    max_length: Annotated[int, Field(ge=8, le=8192)] = Field(
+        default=128, description="Tokens of an item's text that are read; the rest is cut off."
+    )
+    tune: Literal["full", "top_layers", "lora", "none"] = Field(
+        default="top_layers", description="What fine-tuning changes. A `small` encoder is always tuned in full."
+    )
+    n_top_layers: Count = Field(default=2, description="top_layers: how many of the last transformer layers are tuned.")
+    lora_rank: Count = Field(default=8, description="lora: rank of the adapters.")
+    epochs: Annotated[int, Field(ge=0)] = Field(
+        default=3, description="Passes over the pairs at most; early stopping may end sooner."
+    )
+    max_pairs: Count = Field(default=6_000, description="Training pairs drawn at most per epoch.")
+    max_train_seconds: Positive = Field(
+        default=300.0, description="Fine-tuning ends after the step that passes this time."
+    )
+    batch_size: Count = Field(default=64, description="Pairs per step; the other pairs of the batch are the negatives.")
+    gradient_accumulation: Count = Field(default=1, description="Steps whose gradients are added up before an update.")
+    learning_rate: Positive = Field(default=5e-5, description="Peak learning rate of AdamW.")
+    warmup_share: Share = Field(
+        default=0.1, description="Share of the steps over which the learning rate rises to its peak."
+    )
+    weight_decay: Annotated[float, Field(ge=0)] = Field(default=0.01, description="Decoupled weight decay (L2).")
+    dropout: Share | None = Field(default=None, description="Dropout in the encoder; null keeps the pretrained value.")
+    temperature: Positive = Field(default=0.05, description="Temperature of the contrastive softmax.")
+    popularity_correction: Annotated[float, Field(ge=0)] = Field(
+        default=1.0, description="Strength of the log-frequency correction of in-batch negatives; 0 switches it off."
+    )
+    pair_window: Count = Field(
+        default=5, description="Two items make a pair when at most this many interactions lie between."
+    )
+    patience: Count = Field(
+        default=2, description="Evaluations without a better held-out loss after which tuning stops."
+    )
+    evaluations_per_epoch: Count = Field(default=2, description="How often the held-out loss is taken in an epoch.")
+    mixed_precision: Literal["auto", "on", "off"] = Field(
+        default="auto", description="bfloat16 autocast: auto uses it where the processor or GPU has it natively."
+    )
+    device: str = Field(default="auto", description="`auto`, `cpu`, `cuda` or `cuda:N`.")
+    small_vocabulary: Annotated[int, Field(ge=100)] = Field(
+        default=30_000, description="small: size of the learned vocabulary."
+    )
+    small_embedding_size: Annotated[int, Field(ge=8)] = Field(
+        default=256, description="small: width of the embeddings."
+    )
+    small_epochs: Annotated[int, Field(ge=0)] = Field(
+        default=3, description="small: passes of the title-against-description pre-training."
+    )
+
+
+class CollaborativeConfig(Section):
+    """Implicit ALS."""
+
+    factors: Count = Field(default=64, description="Length of user and item factors.")
+    iterations: Count = Field(default=15, description="ALS sweeps.")
+    regularization: Positive = Field(default=0.05, description="L2 on the factors.")
+    alpha: Positive = Field(default=10.0, description="Confidence of one interaction of weight 1 over none.")
+
+
+class CovisitationConfig(Section):
+    """Directed item-to-item transitions."""
+
+    window: Count = Field(default=10, description="How many following interactions of a user count as a transition.")
+    decay: Share = Field(default=0.8, description="Weight lost per further step between the two items.")
+    history_length: Count = Field(default=10, description="How many latest history items vote for what comes next.")
+    history_decay: Share = Field(default=0.8, description="Weight of a vote per step back in the history.")
+    max_neighbours: Count = Field(default=300, description="Strongest transitions kept per item.")
+    normalisation: Share = Field(
+        default=0.3, description="Exponent of the target's frequency that transitions are divided by."
+    )
+
+
+class EaseConfig(Section):
+    """A closed-form linear item model (EASE)."""
+
+    regularization: Positive = Field(default=500.0, description="L2 on the item-to-item weights.")
+    max_items: Count = Field(
+        default=8_000,
+        description="Items that take part at most, the most frequent ones: cost grows with the cube of their number, "
+        "memory with its square.",
+    )
+    max_neighbours: Count = Field(default=300, description="Strongest weights kept per item.")
+
+
+class SequenceConfig(Section):
+    """A small transformer over the history."""
+
+    embedding_size: Annotated[int, Field(ge=8)] = Field(default=64, description="Width of the network.")
+    n_layers: Count = Field(default=2, description="Transformer blocks.")
+    n_heads: Count = Field(default=2, description="Attention heads; they divide the width.")
+    max_length: Annotated[int, Field(ge=2)] = Field(default=64, description="Latest history items that it reads.")
+    dropout: Share = Field(default=0.2, description="Dropout in training.")
+    epochs: Annotated[int, Field(ge=0)] = Field(
+        default=30, description="Passes over the histories at most; early stopping may end sooner. 0 switches it off."
+    )
+    max_train_seconds: Positive = Field(default=240.0, description="Training ends after the epoch that passes this.")
+    batch_size: Count = Field(default=64, description="Sequences per step.")
+    learning_rate: Positive = Field(default=1e-3, description="Peak learning rate of AdamW.")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(default=0.01, description="Decoupled weight decay (L2).")
+    warmup_share: Share = Field(default=0.1, description="Share of the steps over which the learning rate rises.")
+    patience: Count = Field(default=3, description="Epochs without a better held-out loss after which it stops.")
+    max_softmax_items: Count = Field(
+        default=20_000, description="Catalogue size up to which the softmax is full; above, negatives are sampled."
+    )
+    n_negatives: Count = Field(default=2_000, description="Sampled softmax: negatives per step.")
+    refit_epochs: Annotated[int, Field(ge=0)] = Field(
+        default=2, description="Passes over the newer log when a fitted model is brought up to date."
+    )
+
+
+class ColdConfig(Section):
+    """Placing items without behaviour into the collaborative space."""
+
+    regularization: Positive = Field(
+        default=30.0, description="Ridge penalty of the map from content onto item factors."
+    )
+    min_interactions: Count = Field(default=5, description="Interactions from which an item's own factors are used.")
+    max_attribute_values: Count = Field(default=6_000, description="Most frequent attribute values that enter the map.")
+
+
+class RetrievalConfig(Section):
+    """Candidates."""
+
+    n_candidates: Count = Field(
+        default=300, description="Candidates per request that the ranker sees, over all sources."
+    )
+    per_source: Count = Field(default=150, description="Candidates that each source may propose.")
+    sources: tuple[Literal["als", "covisitation", "text", "popular", "cold"], ...] = Field(
+        default=("als", "covisitation", "text", "popular", "cold"),
+        min_length=1,
+        description="Candidate sources in use.",
+    )
+    exact_below: Count = Field(default=50_000, description="Catalogue size below which vector search is exact.")
+
+
+class FeatureConfig(Section):
+    """Ranking features."""
+
+    max_history: Count = Field(default=200, description="Latest interactions of a user that features read.")
+    session_gap_minutes: Positive = Field(default=30.0, description="Pause after which a new session begins.")
+    bucket_minutes: Annotated[float, Field(ge=1.0)] = Field(
+        default=60.0, description="Width of the time buckets of all counters."
+    )
+    windows_hours: tuple[Positive, ...] = Field(
+        default=(6.0, 24.0, 168.0, 720.0), min_length=1, description="Windows of the popularity counters, in hours."
+    )
+    groups: tuple[Literal["text", "collaborative", "session", "popularity", "item", "user"], ...] = Field(
+        default=("text", "collaborative", "session", "popularity", "item", "user"),
+        min_length=1,
+        description="Feature groups in use.",
+    )
+
+
+class RankerConfig(Section):
+    """LightGBM lambdarank."""
+
+    rows: Literal["auto", "impressions", "retrieved", "cold"] = Field(
+        default="auto",
+        description="What the ranker learns to order: items that were shown, candidates that the sources retrieve, "
+        "items whose behaviour is hidden (cold, see pseudo_cold_share), or `auto`: shown items where there are "
+        "impressions, else retrieved ones.",
+    )
+    objective: Literal["lambdarank", "binary"] = Field(default="lambdarank", description="LightGBM objective.")
+    n_trees: Count = Field(default=600, description="Boosting rounds at most.")
+    learning_rate: Positive = Field(default=0.05, description="Shrinkage.")
+    num_leaves: Annotated[int, Field(ge=2)] = Field(default=31, description="Leaves per tree.")
+    min_data_in_leaf: Count = Field(default=100, description="Rows per leaf at least.")
+    feature_fraction: Share = Field(default=0.7, description="Share of the features each tree may use.")
+    bagging_fraction: Share = Field(default=0.8, description="Share of the rows each tree is grown on.")
+    lambda_l2: Annotated[float, Field(ge=0)] = Field(default=5.0, description="L2 on leaf values.")
+    truncation: Count = Field(default=20, description="lambdarank: how deep the pairs reach into the list.")
+    early_stopping: Count = Field(default=50, description="Rounds without a better validation metric before stopping.")
+    max_requests: Count = Field(default=30_000, description="Training requests at most; the newest are kept.")
+    negatives_per_request: Count = Field(
+        default=100, description="retrieved, cold: candidates kept beside the relevant ones."
+    )
+    position_bias: Annotated[float, Field(ge=0)] = Field(
+        default=0.1,
+        description="Regularisation of the position-bias estimate; used where impressions carry positions and the "
+        "objective is lambdarank.",
+    )
+    pseudo_cold_share: Share = Field(
+        default=0.0,
+        description="Share of items whose behaviour is hidden from what feeds the training rows, so that the ranker "
+        "learns how items without behaviour are to be judged.",
+    )
+
+
+class EvaluationConfig(Section):
+    """How the trained system is measured."""
+
+    k: Count = Field(default=10, description="Cut-off of the ranking metrics.")
+    max_requests: Count = Field(default=3_000, description="Test requests at most, drawn at random.")
+    n_bootstrap: Count = Field(default=1_000, description="Bootstrap samples behind every interval.")
+
+
+class TrackingConfig(Section):
+    """MLflow."""
+
+    uri: str | None = Field(
+        default=None, description="Tracking URI; null takes MLFLOW_TRACKING_URI, else sqlite:///mlflow.db."
+    )
+    experiment: str = Field(default="recsys", description="Experiment that holds the runs.")
+    model_name: str = Field(default="recsys", description="Registered model that the bundles become versions of.")
