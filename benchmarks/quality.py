@@ -2,7 +2,9 @@
 
     .venv/bin/python benchmarks/quality.py --suite ml-1m-loo --out benchmarks/results/ml-1m-loo.json
 
-The data is read from ../shared/data beside the project, the folder RECSYS_DATA names, or --data.
+With --ablations the system is trained once more without each of its groups, with --peers other libraries are run on
+the same split (`make bench-peers` sets up their environment). The data is read from ../shared/data beside the project,
+the folder RECSYS_DATA names, or --data. What has finished is kept in --work, from where the same command goes on.
 """
 
 import argparse
@@ -11,22 +13,90 @@ import platform
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.suites import SUITES, Suite, load_suite  # noqa: E402
+from benchmarks.arms import ARMS, TrialFits, arms_of, measure_arm, measure_trial  # noqa: E402
+from benchmarks.peers.published import published_for  # noqa: E402
+from benchmarks.peers.registry import peers_for  # noqa: E402
+from benchmarks.peers.runner import Protocol, peer_task, run_peers  # noqa: E402
+from benchmarks.suites import SUITES, Suite, Trial  # noqa: E402
 from recsys.config import Config  # noqa: E402
 from recsys.errors import RecsysError  # noqa: E402
 from recsys.evaluation.report import SuiteReport  # noqa: E402
 from recsys.preset_files import preset_for  # noqa: E402
+from training.candidates import candidate_recall  # noqa: E402
+from training.desk import Desk, seed_for  # noqa: E402
+from training.evaluation import FULL, Measured  # noqa: E402
 from training.progress import Reporter  # noqa: E402
-from training.system import Desk  # noqa: E402
 from training.timings import StageClock  # noqa: E402
 from training.work import WorkFolder  # noqa: E402
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What is measured beside the system and its parts. arms, peers: by name."""
+
+    arms: Sequence[str] = ()
+    peers: Sequence[str] = ()
+
+
+@dataclass
+class SuiteRun:
+    """One run of a suite, seed by seed."""
+
+    suite: Suite
+    data_folder: Path
+    desk: Desk
+    extras: Extras
+    peer_reports: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    candidates: dict[str, Any] = field(default_factory=dict)
+
+    def measure(self, config: Config) -> Measured:
+        """Return all systems on all requests of all seeds."""
+        seeds = self.suite.seeds or (config.seed,)
+        parts = []
+        for seed in seeds:
+            work = WorkFolder(self.desk.work.folder / f"seed-{seed}")
+            parts.append(self._measure_seed(config.with_overrides({"seed": seed}), replace(self.desk, work=work)))
+        return Measured.join(parts)
+
+    def _measure_seed(self, config: Config, desk: Desk) -> Measured:
+        suite = self.suite
+        dataset = desk.run("data", lambda _: suite.load(self.data_folder, suite.folder, config))
+        folder = self.data_folder / suite.folder
+        trial = suite.trial(dataset, folder, config, desk)
+        fits = TrialFits.of(trial, desk)
+        measured = measure_trial(trial, fits, desk)
+        if suite.reports_candidates and not self.candidates:
+            self.candidates = desk.run("recall of the sources", lambda _: candidate_recall(fits.parts[0]))
+        for name in arms_of(self.extras.arms, config):
+            desk.reporter.say(f"-- {name}")
+            arm = measure_arm(name, trial, fits, desk, lambda other, at: suite.trial(dataset, folder, other, at))
+            measured = measured.beside(name, arm.results[FULL], arm.lists[FULL])
+        return self._with_peers(measured, trial, fits, desk) if self.extras.peers else measured
+
+    def _with_peers(self, measured: Measured, trial: Trial, fits: TrialFits, desk: Desk) -> Measured:
+        corpus = fits.test.corpus
+        protocol = Protocol(
+            self.suite.name, self.suite.metric, corpus.config.evaluation.k, corpus.config.seed, self.suite.hides_items
+        )
+        task = peer_task(corpus.data, corpus.split, trial.requests, protocol)
+        user_ids = corpus.data.user_ids
+        for name, result in run_peers(
+            task, trial.requests, user_ids, self.extras.peers, desk.work.folder / "peers", desk.reporter
+        ).items():
+            measured = measured.beside(f"peer:{name}", result.metrics, result.lists)
+            self.peer_reports.setdefault(name, []).append(result.report)
+        return measured
 
 
 def suite_config(suite: Suite, seed: int, overrides: list[str]) -> Config:
@@ -35,25 +105,17 @@ def suite_config(suite: Suite, seed: int, overrides: list[str]) -> Config:
     given: dict[str, Any] = {}
     for override in overrides:
         key, _, text = override.partition("=")
-        given[key] = yaml_value(text)
+        given[key] = yaml.safe_load(text)
     return preset_for(suite.preset).with_overrides(settings | {"seed": seed} | given)
 
 
-def yaml_value(text: str) -> Any:
-    """Return a command-line value as YAML reads it."""
-    import yaml
-
-    return yaml.safe_load(text)
-
-
-def run_suite(suite: Suite, data_folder: Path, config: Config, work: Path) -> SuiteReport:
+def run_suite(suite: Suite, data_folder: Path, config: Config, work: Path, extras: Extras) -> SuiteReport:
     """Run one suite and return its report."""
-    reporter = Reporter()
     started = time.perf_counter()
     with StageClock() as clock:
-        desk = Desk(WorkFolder(work), reporter, clock)
-        dataset = desk.run("data", lambda _: load_suite(suite, data_folder, config))
-        evaluation = suite.run(dataset, data_folder / suite.folder, config, desk)
+        run = SuiteRun(suite, data_folder, Desk(WorkFolder(work), Reporter(), clock), extras)
+        measured = run.measure(config)
+        evaluation = measured.summarised(config.evaluation, seed_for(config.seed, "summary"))
     return SuiteReport(
         suite=suite.name,
         split=suite.split,
@@ -67,8 +129,13 @@ def run_suite(suite: Suite, data_folder: Path, config: Config, work: Path) -> Su
             "python": platform.python_version(),
             "cpus": os.cpu_count(),
             "versions": {name: version(name) for name in ("numpy", "lightgbm", "implicit", "torch")},
+            "seeds": list(suite.seeds or (config.seed,)),
             "n_requests": evaluation.n_requests,
             "stages": {stage.name: round(stage.seconds, 1) for stage in clock.root.stages},
+            "config": config.model_dump(mode="json", exclude={"tracking"}),
+            "candidates": run.candidates,
+            "peers": run.peer_reports,
+            "published": published_for(suite.name),
         },
     )
 
@@ -81,15 +148,25 @@ def main() -> int:
     parser.add_argument(
         "--data", type=Path, default=Path(os.environ.get("RECSYS_DATA", ROOT.parent / "shared" / "data"))
     )
-    parser.add_argument("--seed", type=int, default=42)
+    parser.add_argument(
+        "--seed", type=int, default=42, help="seed of the training; splits that are drawn have their own"
+    )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting")
     parser.add_argument("--work", type=Path, help="folder that keeps finished stages between runs; default: a new one")
+    parser.add_argument("--ablations", action="store_true", help="also train without each group")
+    parser.add_argument("--arm", action="append", choices=sorted(ARMS), help="only these ablations; may be repeated")
+    parser.add_argument("--peers", action="store_true", help="also run the peers that the suite can be asked of")
+    parser.add_argument("--peer", action="append", metavar="NAME", help="only these peers; may be repeated")
     arguments = parser.parse_args()
     suite = SUITES[arguments.suite]
+    extras = Extras(
+        arguments.arm or (tuple(ARMS) if arguments.ablations else ()),
+        arguments.peer or (tuple(peers_for(suite.name)) if arguments.peers else ()),
+    )
     try:
         config = suite_config(suite, arguments.seed, arguments.set)
         with tempfile.TemporaryDirectory() as scratch:
-            report = run_suite(suite, arguments.data, config, arguments.work or Path(scratch))
+            report = run_suite(suite, arguments.data, config, arguments.work or Path(scratch), extras)
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         report.write_json(arguments.out)
         report.plot(arguments.out.with_suffix(".png"))

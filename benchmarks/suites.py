@@ -1,14 +1,16 @@
-"""The evaluation suites: fixed splits of published logs, each measured on the system that `training` builds.
+"""The evaluation suites: fixed splits of published logs. Each says what is trained on and what is asked at the test.
 
-A suite says which configuration it needs and which interactions are test; everything else is the engine's own code.
+A suite gives configuration and folds; everything else is the engine's own code.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
+import polars as pl
 
 from recsys.config import Config
 from recsys.datasets import load_dataset
@@ -17,54 +19,107 @@ from recsys.datasets.encoded import EncodedData, encode_dataset
 from recsys.errors import DataError
 from recsys.schema import Col
 from recsys.splits import Fold, Split, make_split
-from training.evaluation import Evaluation
-from training.fitting import MAX_REQUEST_HISTORY, Corpus, draw_pseudo_cold
-from training.requests import cold_requests
-from training.system import Desk, measure, seed_for, train_on_past
+from training.desk import Desk, seed_for
+from training.fitting import MAX_REQUEST_HISTORY, Corpus
+from training.requests import LabelledRequest, cold_requests
+from training.system import test_requests
 from training.text import run_text_stage
-from training.work import stage_key
+from training.work import WorkFolder, stage_key
 
-_ALL = 1_000_000
+_ALL: Final = 1_000_000
+_TEST_SHARE: Final = 0.25
+_NOTHING: Final = np.empty(0, np.int32)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training with its test.
+
+    parts: ways to divide what is known before the test, whose rows teach the ranker. test: what is fitted on when the
+    requests are answered, None where that is the only part. key: of data and protocol.
+    """
+
+    parts: list[Corpus]
+    test: Corpus | None
+    requests: list[LabelledRequest]
+    key: str
 
 
 @dataclass(frozen=True)
 class Suite:
-    """One evaluation protocol. folder: below the folder of published logs. split: in words, for the report."""
+    """One evaluation protocol. folder: below the folder of published logs. split: in words, for the report.
+
+    seeds: of the split; None where the split is fixed. metric: what peers search their settings by. hides_items: the
+    test asks about items without behaviour. reports_candidates: candidates are retrieved, not given.
+    """
 
     name: str
     folder: str
     preset: str
     split: str
     settings: dict[str, Any]
-    run: Callable[[Dataset, Path, Config, Desk], Evaluation]
+    trial: Callable[[Dataset, Path, Config, Desk], Trial]
+    load: Callable[[Path, str, Config], Dataset] = field(
+        default=lambda data_folder, folder, config: load_dataset(data_folder / folder, config=config.data)
+    )
+    seeds: tuple[int, ...] | None = None
+    metric: str = "ndcg@10"
+    hides_items: bool = False
+    reports_candidates: bool = False
 
 
-def run_leave_one_out(dataset: Dataset, _: Path, config: Config, desk: Desk) -> Evaluation:
+def leave_one_out(dataset: Dataset, _: Path, config: Config, desk: Desk) -> Trial:
     """Every user's last interaction is the test, the one before validates; the whole catalogue is ranked."""
     data = encode_dataset(dataset, config.data)
     split = make_split(data.log, data.impressions, config.split)
-    return _run(data, split, config, desk, dataset.fingerprint())
+    corpus = _corpus(data, split, config, desk, dataset.fingerprint())
+    return Trial([corpus], None, test_requests(corpus), dataset.fingerprint())
 
 
-def run_cold_items(dataset: Dataset, folder: Path, config: Config, desk: Desk) -> Evaluation:
-    """Items of `cold_items.txt` lose all behaviour; users' choices among them alone are ranked."""
+def cold_items(dataset: Dataset, folder: Path, config: Config, desk: Desk) -> Trial:
+    """Items of `cold_items.txt` lose all behaviour; users' choices among them alone are ranked.
+
+    For the ranker to learn how items without behaviour are to be judged, the other items are divided into parts, and
+    each part in turn loses its behaviour, for the encoder too.
+    """
     data = encode_dataset(dataset, config.data)
     cold_idx = data.catalogue.ids.lookup(_cold_ids(folder), unknown="drop")
     fold = np.where(np.isin(data.log.item_idx, cold_idx), Fold.TEST, Fold.FIT).astype(np.int8)
     split = Split(fold, None, None)
-    key = stage_key(dataset.fingerprint(), "cold items", config.ranker.pseudo_cold_share)
+    warm = np.flatnonzero(data.log.select(fold == Fold.FIT).item_counts())
     rng = np.random.default_rng(seed_for(config.seed, "pseudo-cold"))
-    pseudo_cold = draw_pseudo_cold(data, split, config, rng)
-    # What stands in for cold items while the ranker learns must be as unknown to the encoder as cold items will be.
-    visible = ~np.isin(data.log.item_idx, pseudo_cold)
-    text = run_text_stage(data, split, config, desk, key, visible=visible)
-    corpus = Corpus(data, split, config, text.embeddings, text.encoder, pseudo_cold)
-    fit = train_on_past(corpus, desk, key)
+    n_parts = max(1, round(1.0 / config.ranker.pseudo_cold_share))
+    key = stage_key(dataset.fingerprint(), "cold items", n_parts)
+    parts = []
+    for number, hidden in enumerate(np.array_split(rng.permutation(warm), n_parts)):
+        hidden_idx = np.sort(hidden).astype(np.int32)
+        visible = ~np.isin(data.log.item_idx, hidden_idx)
+        at = replace(desk, work=WorkFolder(desk.work.folder / f"part-{number + 1}"))
+        parts.append(_corpus(data, split, config, at, stage_key(key, number), visible=visible, hidden_idx=hidden_idx))
     requests = cold_requests(data.log, cold_idx, np.arange(data.log.n_users), max_history=MAX_REQUEST_HISTORY)
-    return measure(corpus, fit.ranker, desk, requests=list(requests))[1]
+    return Trial(parts, _corpus(data, split, config, desk, key), list(requests), key)
 
 
-def run_impressions(dataset: Dataset, _: Path, config: Config, desk: Desk) -> Evaluation:
+def random_holdout(dataset: Dataset, _: Path, config: Config, desk: Desk) -> Trial:
+    """A quarter of each user's interactions, drawn at random with the seed, is the test; the whole catalogue is ranked.
+
+    The rest is divided into parts, each of which in turn is held out of the models and labels the ranker's rows.
+    """
+    data = encode_dataset(dataset, config.data)
+    rng = np.random.default_rng(seed_for(config.seed, "random split"))
+    place = _random_places(data, rng)
+    is_test = place < _TEST_SHARE
+    n_parts = config.split.n_label
+    number = np.minimum(((place - _TEST_SHARE) / (1.0 - _TEST_SHARE) * n_parts).astype(np.int64), n_parts - 1)
+    key = stage_key(dataset.fingerprint(), "random holdout", config.seed)
+    splits = [Split(np.where(is_test, Fold.TEST, np.where(number == part, Fold.LABEL, Fold.FIT)).astype(np.int8), None,
+                    None) for part in range(n_parts)]  # fmt: skip
+    test = _corpus(data, Split(np.where(is_test, Fold.TEST, Fold.FIT).astype(np.int8), None, None), config, desk, key)
+    parts = [replace(test, split=split) for split in splits]
+    return Trial(parts, test, test_requests(test), key)
+
+
+def later_impressions(dataset: Dataset, _: Path, config: Config, desk: Desk) -> Trial:
     """Shown items of later impressions are ordered; histories that came with those are not fitted on."""
     data = encode_dataset(dataset, config.data)
     if data.impressions is None:
@@ -75,14 +130,33 @@ def run_impressions(dataset: Dataset, _: Path, config: Config, desk: Desk) -> Ev
         dataset.interactions[Col.REQUEST_ID].is_in(list(test_ids)).fill_null(value=False).to_numpy()[data.log.row]
     )
     split = replace(split, interaction_fold=np.where(from_test, Fold.TEST, split.interaction_fold).astype(np.int8))
-    return _run(data, split, config, desk, stage_key(dataset.fingerprint(), "impressions"))
+    key = stage_key(dataset.fingerprint(), "impressions")
+    corpus = _corpus(data, split, config, desk, key)
+    return Trial([corpus], None, test_requests(corpus), key)
 
 
-def _run(data: EncodedData, split: Split, config: Config, desk: Desk, key: str) -> Evaluation:
-    text = run_text_stage(data, split, config, desk, key)
-    corpus = Corpus(data, split, config, text.embeddings, text.encoder, np.empty(0, np.int32))
-    fit = train_on_past(corpus, desk, key)
-    return measure(corpus, fit.ranker, desk)[1]
+def _corpus(
+    data: EncodedData,
+    split: Split,
+    config: Config,
+    desk: Desk,
+    key: str,
+    *,
+    visible: npt.NDArray[np.bool_] | None = None,
+    hidden_idx: npt.NDArray[np.int32] = _NOTHING,
+) -> Corpus:
+    text = run_text_stage(data, split, config, desk, key, visible=visible)
+    return Corpus(data, split, config, text.embeddings, text.encoder, hidden_idx)
+
+
+def _random_places(data: EncodedData, rng: np.random.Generator) -> npt.NDArray[np.float64]:
+    """Return each interaction's place in a random order of its user's, float64 in [0, 1), rounded as a quarter is."""
+    log = data.log
+    order = np.lexsort((rng.random(len(log)), log.user_idx))
+    lengths = np.diff(log.indptr)
+    place = np.empty(len(log))
+    place[order] = (np.arange(len(log)) - np.repeat(log.indptr[:-1], lengths) + 0.5) / np.repeat(lengths, lengths)
+    return place
 
 
 def _cold_ids(folder: Path) -> Iterator[str]:
@@ -93,6 +167,32 @@ def _cold_ids(folder: Path) -> Iterator[str]:
             f"{folder / 'cold_items.txt'} cannot be read ({error.strerror}); it lists the cold items"
         ) from None
     return iter(lines)
+
+
+def load_with_plots(data_folder: Path, folder: str, config: Config) -> Dataset:
+    """Read a data set of films and take the plots of the ml-1m films with the same title and year, where there are."""
+    dataset = load_dataset(data_folder / folder, config=config.data)
+    others = load_dataset(data_folder / "ml-1m-half", config=config.data).items
+    plots = (
+        others.select(_plain_title(), pl.col("year").cast(pl.Int64).alias("release_year"), Col.DESCRIPTION)
+        .drop_nulls()
+        .unique(["plain", "release_year"], keep="first", maintain_order=True)
+    )
+    year = pl.col("release_year").cast(pl.String).str.extract(r"(\d{4})").cast(pl.Int64)
+    items = dataset.items.drop(Col.DESCRIPTION, strict=False).with_columns(_plain_title(), year.alias("release_year"))
+    items = items.join(plots, on=["plain", "release_year"], how="left", maintain_order="left").drop("plain")
+    return replace(dataset, items=items.select(sorted(items.columns, key=_column_order)))
+
+
+def _plain_title() -> pl.Expr:
+    """Return a film's title without year, articles, signs and case."""
+    title = pl.col(Col.TITLE).str.to_lowercase().str.replace_all(r"\(.*?\)|\b(the|a|an|la|le|les)\b|[^a-z0-9 ]", " ")
+    return title.str.replace_all(r"\s+", " ").str.strip_chars().alias("plain")
+
+
+def _column_order(name: str) -> int:
+    standard = (Col.ITEM_ID, Col.TITLE, Col.DESCRIPTION, Col.CATEGORIES, Col.CREATED_AT)
+    return standard.index(name) if name in standard else len(standard)
 
 
 SUITES = {
@@ -108,7 +208,8 @@ SUITES = {
                 "ranker": {"rows": "retrieved"},
                 "evaluation": {"max_requests": _ALL, "k": 10},
             },
-            run_leave_one_out,
+            leave_one_out,
+            reports_candidates=True,
         ),
         Suite(
             "ml-1m-cold",
@@ -116,10 +217,28 @@ SUITES = {
             "movielens",
             "items of cold_items.txt have no behaviour; only they are ranked",
             {
-                "ranker": {"rows": "cold", "pseudo_cold_share": 0.2},
+                "ranker": {"rows": "cold", "pseudo_cold_share": 0.25},
                 "evaluation": {"max_requests": _ALL, "k": 10},
             },
-            run_cold_items,
+            cold_items,
+            metric="ndcg@20",
+            hides_items=True,
+        ),
+        Suite(
+            "ml-100k-random",
+            "ml-100k",
+            "recbole",
+            "a quarter of each user's ratings, drawn at random, tests; whole catalogue; mean over the seeds",
+            {
+                "split": {"n_label": 4},
+                "ranker": {"rows": "held_out"},
+                "evaluation": {"max_requests": _ALL, "k": 10},
+                "sequence": {"epochs": 0},
+            },
+            random_holdout,
+            load=load_with_plots,
+            seeds=(0, 1, 2, 3, 4),
+            reports_candidates=True,
         ),
         Suite(
             "mind-zh-impressions",
@@ -137,12 +256,8 @@ SUITES = {
                 },
                 "evaluation": {"max_requests": _ALL},
             },
-            run_impressions,
+            later_impressions,
+            metric="auc",
         ),
     )
 }
-
-
-def load_suite(suite: Suite, data_folder: Path, config: Config) -> Dataset:
-    """Read a suite's data."""
-    return load_dataset(data_folder / suite.folder, config=config.data)

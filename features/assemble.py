@@ -9,7 +9,7 @@ from typing import Final, Protocol
 
 import numpy as np
 
-from features import collaborative, item, popularity, session, text, user
+from features import collaborative, item, popularity, sequence, session, text, user
 from features.context import Float32, Int32, ItemTable, RequestContext
 from recsys.histories import History, Request
 from recsys.models.fitted import FittedModels
@@ -30,6 +30,7 @@ class FeatureGroup(Protocol):
 GROUPS: Final[dict[str, FeatureGroup]] = {
     "text": text,
     "collaborative": collaborative,
+    "sequence": sequence,
     "session": session,
     "popularity": popularity,
     "item": item,

@@ -20,12 +20,16 @@ def names(_: RequestContext | None = None) -> tuple[str, ...]:
         "covisitation_last",
         "covisitation_second_last",
         "covisitation_third_last",
+        "ease_score",
+        "ease_share_below",
+        "next_item_score",
+        "next_item_share_below",
     )
 
 
 def compute(context: RequestContext) -> Float32:
-    """Return float32 `(n, 10)`; NaN without a history. als_last, als_max and als_mean are cosines of item factors."""
-    rows = np.full((len(context), 10), np.nan, np.float32)
+    """Return float32 `(n, 14)`; NaN without a history. als_last, als_max and als_mean are cosines of item factors."""
+    rows = np.full((len(context), 14), np.nan, np.float32)
     if not len(context.history):
         return rows
     factors, covisitation = context.models.factors, context.models.covisitation
@@ -40,4 +44,8 @@ def compute(context: RequestContext) -> Float32:
     rows[:, 6] = share_below(rows[:, 5])
     for place, item in enumerate(context.recent_idx[: -_N_LAST - 1 : -1]):
         rows[:, 7 + place] = covisitation.row(int(item))[candidates]
+    rows[:, 10] = context.models.ease.score(context.history)[candidates]
+    rows[:, 11] = share_below(rows[:, 10])
+    rows[:, 12] = context.models.next_item.score(context.history)[candidates]
+    rows[:, 13] = share_below(rows[:, 12])
     return rows

@@ -1,6 +1,6 @@
 """The way of a request: candidates, features, scores. The same for training, evaluation and serving."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +10,7 @@ from features.context import ItemTable
 from recsys.histories import Request
 from recsys.models.fitted import FittedModels
 from recsys.retrieval.blend import Candidates, blend
+from recsys.retrieval.diversify import category_matrix, diversified, pool_size
 from recsys.retrieval.index import build_index
 from recsys.retrieval.sources import build_sources
 
@@ -49,6 +50,7 @@ class RankingPath:
         self.feature_groups = feature_names(models, self.items)
         self._text_index = build_index(models.item_embeddings, exact_below=models.config.retrieval.exact_below)
         self._factor_index = build_index(models.factors.unit_placed, exact_below=models.config.retrieval.exact_below)
+        self._categories = category_matrix(models.catalogue)
 
     @property
     def feature_names(self) -> tuple[str, ...]:
@@ -81,6 +83,28 @@ class RankingPath:
             found.source_names,
             rows[order],
             self.feature_names,
+        )
+
+    def diversify(self, ranking: Ranking, n: int, diversity: float) -> Ranking:
+        """Return a ranking whose first `n` items are less alike, the others behind them in their order.
+
+        `diversity` 0 gives the ranking as it is, 1 lets rank only break ties; the list is chosen from the first 200, or
+        twice `n` where that is more. Scores stay the ranker's, so they need not fall. See `recsys.retrieval.diversify`.
+
+        Raises:
+            RequestError: `diversity` is outside 0..1.
+        """
+        pool = ranking.item_idx[: pool_size(n)]
+        first = diversified(self.models.item_embeddings[pool], self._categories[pool], n, diversity)
+        is_first = np.zeros(len(ranking.item_idx), np.bool_)
+        is_first[first] = True
+        order = np.concatenate([first, np.flatnonzero(~is_first)])
+        return replace(
+            ranking,
+            item_idx=ranking.item_idx[order],
+            score=ranking.score[order],
+            sources=ranking.sources[order],
+            features=ranking.features[order],
         )
 
     def similar(self, item_idx: int, n: int, *, exclude: Int32 = _NOTHING) -> tuple[Int32, Float32]:

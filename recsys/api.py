@@ -69,6 +69,7 @@ class Recommender:
         candidates: Sequence[str] | None = None,
         exclude: Sequence[str] = (),
         exclude_seen: bool = True,
+        diversity: float = 0.0,
     ) -> list[Recommendation]:
         """Return at most `n` items for a user, best first: the list that POST /v1/recommendations gives.
 
@@ -80,6 +81,7 @@ class Recommender:
             candidates: the only items to order; None searches the whole catalogue.
             exclude: items that must not be in the list.
             exclude_seen: leave out the items of the history; candidates stay in.
+            diversity: 0 to 1, how far alike items give way to others. 0 is the ranker's order; see docs/diversity.md.
 
         Raises:
             RequestError: an argument is of the wrong type or out of bounds; `field` names it.
@@ -93,6 +95,7 @@ class Recommender:
             candidates=None if candidates is None else _list("candidates", candidates),
             exclude=_list("exclude", exclude),
             exclude_seen=exclude_seen,
+            diversity=diversity,
         )
         return [self._recommendation(item) for item in self.engine.recommend(body.query()).items]
 

@@ -1,7 +1,7 @@
 """One trained system as one folder: whole, unchanged and of one piece, or refused.
 
 Files: manifest.json, items.parquet, users.parquet, arrays.safetensors (embeddings and factors), covisitation.npz,
-log.npz, counters.npz, ranker.txt, encoder/. Nothing in it can run code when read.
+ease.npz, next_item.npz, log.npz, counters.npz, ranker.txt, sequence/, encoder/. Nothing in it can run code when read.
 """
 
 import hashlib
@@ -37,10 +37,12 @@ from recsys.models.covisitation import Covisitation
 from recsys.models.encoder import TextEncoder
 from recsys.models.factors import ItemFactors
 from recsys.models.fitted import FittedModels
+from recsys.models.linear_items import Ease, NextItem
 from recsys.models.ranker import Ranker
+from recsys.models.sequence import SequenceModel
 from recsys.schema import Col
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 MANIFEST: Final = "manifest.json"
 
 
@@ -193,6 +195,10 @@ def _write_files(models: FittedModels, encoder_folder: Path | None, folder: Path
         },
     )
     sp.save_npz(folder / "covisitation.npz", models.covisitation.transitions)
+    sp.save_npz(folder / "ease.npz", models.ease.weights)
+    sp.save_npz(folder / "next_item.npz", models.next_item.weights)
+    if models.sequence is not None:
+        models.sequence.save(folder / "sequence")
     log = models.log
     _save_npz(
         folder / "log.npz", user_idx=log.user_idx, item_idx=log.item_idx, timestamp_us=log.timestamp_us,
@@ -222,6 +228,8 @@ def _read_models(folder: Path, manifest: Manifest) -> FittedModels:
         log = _load_npz(folder / "log.npz")
         counts = _load_npz(folder / "counters.npz")
         transitions = sp.load_npz(folder / "covisitation.npz").tocsr()
+        ease = sp.load_npz(folder / "ease.npz").tocsr()
+        next_item = sp.load_npz(folder / "next_item.npz").tocsr()
     except (OSError, ValueError, KeyError, zipfile.BadZipFile, SafetensorError, pl.exceptions.PolarsError) as error:
         raise BundleError(f"{folder}: a file of the bundle cannot be read: {error}") from error
     encoder = TextEncoder.load(folder / "encoder") if (folder / "encoder").is_dir() else None
@@ -244,7 +252,10 @@ def _read_models(folder: Path, manifest: Manifest) -> FittedModels:
             alpha=float(metadata["alpha"]),
         ),
         covisitation=Covisitation(transitions, config.covisitation.history_length, config.covisitation.history_decay),
+        ease=Ease(ease),
+        next_item=NextItem(next_item, config.next_item.window, config.next_item.fading),
         counters=Counters(*(_bucket_counts(counts, kind) for kind in COUNTER_KINDS)),
+        sequence=SequenceModel.load(folder / "sequence") if (folder / "sequence").is_dir() else None,
         encoder=encoder,
         ranker=Ranker.load(folder / "ranker.txt", manifest.feature_names),
     )

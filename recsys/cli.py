@@ -66,6 +66,7 @@ for _command, _example in (
     (cli_data.validate, "recsys validate data/sample"),
     (cli_training.train, "recsys train --data data/sample --set encoder.epochs=1"),
     (cli_training.evaluate, "recsys evaluate --data data/tomorrow --alias challenger"),
+    (cli_training.tune, "recsys tune --data data/sample --search ranker --trials 30 --out best.yaml"),
     (cli_models.compare, "recsys compare champion challenger"),
     (cli_models.promote, "recsys promote challenger"),
     (cli_models.rollback, "recsys rollback"),

@@ -41,6 +41,9 @@ def recommend(
     exclude: Annotated[
         list[str] | None, typer.Option("--exclude", metavar="IDS", help="Items to leave out: a,b,c.")
     ] = None,
+    diversity: Annotated[
+        float, typer.Option("--diversity", metavar="0..1", help="How far alike items give way to others.")
+    ] = 0.0,
     alias: Alias = None,
     bundle: Bundle = None,
     model_name: ModelName = None,
@@ -64,6 +67,7 @@ def recommend(
             history=given["history"],
             candidates=given["candidates"] if candidates else None,
             exclude=given["exclude"],
+            diversity=diversity,
         )
         if as_json:
             say_json({"model": asdict(recommender.model), "user_id": user, "items": [asdict(item) for item in found]})

@@ -1,4 +1,4 @@
-"""`recsys train` and `recsys evaluate`: a new version, and how a version does on new data."""
+"""`recsys train`, `recsys evaluate` and `recsys tune`: a new version, how one does on new data, better settings."""
 
 import math
 import os
@@ -17,6 +17,7 @@ from recsys.cli_serving import Alias, Bundle, ModelName, settings_from
 if TYPE_CHECKING:
     from recsys.evaluation.report import SuiteReport
     from training.pipeline import TrainingResult
+    from training.tune import TuneResult
 
 _REFERENCE: Final = "random"  # a system that is no source of candidates
 # What lists are judged by: the order of shown items by AUC, as news recommendation does, rankings by nDCG.
@@ -91,6 +92,74 @@ def evaluate(
     )
     say()
     say_report(found.report)
+
+
+def tune(
+    *,
+    data: Data,
+    config: ConfigFile = None,
+    format: Format = "auto",
+    settings: Settings = None,
+    trials: Annotated[int, typer.Option("--trials", help="Trials of each search, over all sessions.")] = 30,
+    timeout_minutes: Annotated[
+        float | None,
+        typer.Option("--timeout-minutes", metavar="MINUTES", help="Begin no trial after this time; left out, no end."),
+    ] = None,
+    search: Annotated[str, typer.Option("--search", help="What to search: ranker, sources or all.")] = "all",
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where the best configuration goes.")] = Path(
+        "best.yaml"
+    ),
+    runs_folder: Annotated[Path, typer.Option("--runs-folder", metavar="FOLDER", help="Where trials are kept.")] = Path(
+        "runs"
+    ),
+    tracking_uri: TrackingUri = None,
+    as_json: AsJson = False,
+) -> None:
+    """Search settings on the validation window and write the best ones as a configuration.
+
+    The test is dropped from the data before anything is fitted. Started again, the same command goes on after the
+    last finished trial. Every trial is an MLflow run within that of the search.
+    """
+    from recsys.datasets.detect import reader_for
+    from recsys.preset_files import choose_config, parse_overrides
+    from training.tune import Budget, checked_search, tune_folder
+
+    reader = reader_for(data, format).name
+    chosen = choose_config(config, reader, parse_overrides(settings or [], tracking_uri=tracking_uri))
+    try:
+        result = tune_folder(
+            data,
+            chosen,
+            Budget.of(trials, timeout_minutes),
+            search=checked_search(search),
+            out=out,
+            data_format=reader,
+            runs_folder=runs_folder,
+        )
+    except KeyboardInterrupt:
+        note("interrupted; the same command goes on after the last finished trial")
+        raise typer.Exit(130) from None
+    if as_json:
+        say_json(result.to_dict())
+    else:
+        say_search(result)
+
+
+def say_search(result: "TuneResult") -> None:
+    """Print what a search found, and what to type next."""
+    for study in result.studies:
+        gap = study.difference
+        bounds = "" if math.isnan(gap.lo) else f" [{gap.lo:+.3f}, {gap.hi:+.3f}]"
+        verdict = "" if gap.excludes_zero else "; no difference shown"
+        say(
+            f"{study.name}: {study.metric} {study.base:.4f} -> {study.best:.4f} in {study.n_trials} trials, "
+            f"{gap.mean:+.3f}{bounds} paired over {study.n_requests:,} validation requests{verdict}"
+        )
+        for key, value in study.settings.items():
+            say(f"  {key}: {value:.4g}" if isinstance(value, float) else f"  {key}: {value}")
+    say()
+    say(f"best configuration: {result.out}; run {result.run_id}; trials and rows: {result.work}")
+    say(f"next: recsys train --data FOLDER --config {result.out}")
 
 
 def say_result(result: "TrainingResult", *, given_uri: str | None) -> None:

@@ -16,6 +16,7 @@ from recsys.config_sections import (
     EncoderConfig,
     EvaluationConfig,
     FeatureConfig,
+    NextItemConfig,
     RankerConfig,
     RetrievalConfig,
     Section,
@@ -35,6 +36,7 @@ __all__ = [
     "EncoderConfig",
     "EvaluationConfig",
     "FeatureConfig",
+    "NextItemConfig",
     "RankerConfig",
     "RetrievalConfig",
     "SequenceConfig",
@@ -53,6 +55,7 @@ class Config(Section):
     collaborative: CollaborativeConfig = Field(default_factory=CollaborativeConfig, description="ALS.")
     covisitation: CovisitationConfig = Field(default_factory=CovisitationConfig, description="Transitions.")
     ease: EaseConfig = Field(default_factory=EaseConfig, description="Linear item model.")
+    next_item: NextItemConfig = Field(default_factory=NextItemConfig, description="Linear transition model.")
     sequence: SequenceConfig = Field(default_factory=SequenceConfig, description="Sequence model.")
     cold: ColdConfig = Field(default_factory=ColdConfig, description="Cold items.")
     retrieval: RetrievalConfig = Field(default_factory=RetrievalConfig, description="Candidates.")

@@ -3,15 +3,20 @@
 Every field carries the sentence that the configuration reference in docs/ is generated from.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from recsys.schema import DEFAULT_EVENT_WEIGHTS
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 Count = Annotated[int, Field(ge=1)]
+
+
+def _switch(value: Any) -> Any:
+    """Return `on` and `off` for the Booleans that YAML reads them as."""
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
 
 
 class Section(BaseModel):
@@ -27,8 +32,34 @@ class DataConfig(Section):
         default_factory=lambda: dict(DEFAULT_EVENT_WEIGHTS),
         description="Preference that one event of a kind expresses, relative to a click. Kinds not named weigh 1.",
     )
+    learn_event_weights: bool = Field(
+        default=False,
+        description="Learn the weights of the kinds of event from the past, relative to a click; event_weights then "
+        "only stands where the log is too small to tell.",
+    )
     min_rating: float | None = Field(
         default=None, description="Ratings below this value are no positive behaviour and are left out. null keeps all."
+    )
+    sentiment: Annotated[Literal["off", "auto", "on"], BeforeValidator(_switch)] = Field(
+        default="auto",
+        description="Whether ratings and texts of reviews and comments weigh by what they say, so that a complaint is "
+        "no liking. auto: where there are ratings with text; the texts take part where they tell ratings better than "
+        "no text does. on: always, and fail where there is nothing to learn from.",
+    )
+    rating_scale: tuple[float, float] | None = Field(
+        default=None,
+        description="Lowest and highest rating there is, for data.sentiment; null takes those seen before the test. "
+        "Needed beside min_rating, which hides the lowest.",
+    )
+    complaint_cost: Positive | None = Field(
+        default=None,
+        description="How many likings lost weigh as much as one complaint taken for a liking, when texts without a "
+        "rating are read. null takes the root of the odds of high ratings in the log, at least 1.",
+    )
+    max_review_texts: Count = Field(
+        default=10_000,
+        description="Texts of reviews and comments that are read at most, the newest; beyond them a review weighs by "
+        "its rating alone, a comment by its kind.",
     )
     unknown_items: Literal["drop", "keep"] = Field(
         default="drop",
@@ -49,6 +80,13 @@ class DataConfig(Section):
     behaviors_file: str | None = Field(
         default=None, description="MIND only: the file of impressions to read, where the folder holds several."
     )
+
+    @field_validator("rating_scale")
+    @classmethod
+    def _is_range(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value is not None and value[0] >= value[1]:
+            raise ValueError(f"the lowest rating {value[0]} is not below the highest, {value[1]}")
+        return value
 
 
 class SplitConfig(Section):
@@ -93,19 +131,27 @@ class EncoderConfig(Section):
     max_length: Annotated[int, Field(ge=8, le=8192)] = Field(
         default=128, description="Tokens of an item's text that are read; the rest is cut off."
     )
+    objective: Literal["auto", "choices", "contrastive"] = Field(
+        default="auto",
+        description="What fine-tuning learns. `choices`: who chose which item, and so how many did; serves items "
+        "without behaviour best. `contrastive`: which items the same people turned to one after the other, and what "
+        "was shown beside and passed over. `auto` takes `contrastive` where there are impressions, else `choices`.",
+    )
     tune: Literal["full", "top_layers", "lora", "none"] = Field(
         default="top_layers", description="What fine-tuning changes. A `small` encoder is always tuned in full."
     )
     n_top_layers: Count = Field(default=2, description="top_layers: how many of the last transformer layers are tuned.")
     lora_rank: Count = Field(default=8, description="lora: rank of the adapters.")
     epochs: Annotated[int, Field(ge=0)] = Field(
-        default=3, description="Passes over the pairs at most; early stopping may end sooner."
+        default=3, description="Passes over the pairs or items at most; early stopping may end sooner."
     )
-    max_pairs: Count = Field(default=6_000, description="Training pairs drawn at most per epoch.")
+    max_pairs: Count = Field(default=6_000, description="Training pairs, or items, drawn at most per epoch.")
     max_train_seconds: Positive = Field(
         default=300.0, description="Fine-tuning ends after the step that passes this time."
     )
-    batch_size: Count = Field(default=64, description="Pairs per step; the other pairs of the batch are the negatives.")
+    batch_size: Count = Field(
+        default=64, description="Pairs, or items, per step; the others of the batch are the negatives."
+    )
     gradient_accumulation: Count = Field(default=1, description="Steps whose gradients are added up before an update.")
     learning_rate: Positive = Field(default=5e-5, description="Peak learning rate of AdamW.")
     warmup_share: Share = Field(
@@ -162,14 +208,33 @@ class CovisitationConfig(Section):
 
 
 class EaseConfig(Section):
-    """A closed-form linear item model (EASE)."""
+    """Which items belong to a history: a linear item model in closed form (EASE)."""
 
-    regularization: Positive = Field(default=500.0, description="L2 on the item-to-item weights.")
+    regularization: Positive = Field(default=300.0, description="L2 on the item-to-item weights.")
+    nearness: Share = Field(
+        default=0.5,
+        description="How much of a pair's weight depends on how near the two lie in a user's history; 0 is plain EASE.",
+    )
+    nearness_steps: Positive = Field(
+        default=4.0, description="Interactions between two items over which their nearness falls to about a third."
+    )
     max_items: Count = Field(
         default=8_000,
         description="Items that take part at most, the most frequent ones: cost grows with the cube of their number, "
         "memory with its square.",
     )
+    max_neighbours: Count = Field(default=300, description="Strongest weights kept per item.")
+
+
+class NextItemConfig(Section):
+    """Which item comes next: a linear transition model in closed form (SLIT)."""
+
+    regularization: Positive = Field(default=150.0, description="L2 on the item-to-next-item weights.")
+    window: Count = Field(default=30, description="Latest items of a history that are read.")
+    fading: Annotated[float, Field(ge=0)] = Field(
+        default=0.7, description="Exponent of an item's weight, steps back to the power of minus this."
+    )
+    max_items: Count = Field(default=8_000, description="Items that take part at most; see `ease`.")
     max_neighbours: Count = Field(default=300, description="Strongest weights kept per item.")
 
 
@@ -179,16 +244,30 @@ class SequenceConfig(Section):
     embedding_size: Annotated[int, Field(ge=8)] = Field(default=64, description="Width of the network.")
     n_layers: Count = Field(default=2, description="Transformer blocks.")
     n_heads: Count = Field(default=2, description="Attention heads; they divide the width.")
+    feedforward: Count = Field(default=2, description="Width of the inner layers, in widths of the network.")
     max_length: Annotated[int, Field(ge=2)] = Field(default=64, description="Latest history items that it reads.")
     dropout: Share = Field(default=0.2, description="Dropout in training.")
     epochs: Annotated[int, Field(ge=0)] = Field(
         default=30, description="Passes over the histories at most; early stopping may end sooner. 0 switches it off."
     )
     max_train_seconds: Positive = Field(default=240.0, description="Training ends after the epoch that passes this.")
-    batch_size: Count = Field(default=64, description="Sequences per step.")
-    learning_rate: Positive = Field(default=1e-3, description="Peak learning rate of AdamW.")
+    overlap: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.25,
+        description="Long histories are cut into windows of max_length; share of a window that repeats the one before.",
+    )
+    item_dropout: Share = Field(
+        default=0.1, description="Share of items that enter a training step by their text alone."
+    )
+    batch_tokens: Count = Field(
+        default=2_048, description="Interactions per step, about; fewer where the log is small."
+    )
+    learning_rate: Positive = Field(default=2e-3, description="Peak learning rate of AdamW.")
     weight_decay: Annotated[float, Field(ge=0)] = Field(default=0.01, description="Decoupled weight decay (L2).")
     warmup_share: Share = Field(default=0.1, description="Share of the steps over which the learning rate rises.")
+    mixed_precision: Literal["auto", "on", "off"] = Field(
+        default="auto", description="bfloat16 in matrix products: auto uses it where the processor or GPU has it."
+    )
+    device: str = Field(default="auto", description="`auto`, `cpu`, `cuda` or `cuda:N`.")
     patience: Count = Field(default=3, description="Epochs without a better held-out loss after which it stops.")
     max_softmax_items: Count = Field(
         default=20_000, description="Catalogue size up to which the softmax is full; above, negatives are sampled."
@@ -216,10 +295,12 @@ class RetrievalConfig(Section):
         default=300, description="Candidates per request that the ranker sees, over all sources."
     )
     per_source: Count = Field(default=150, description="Candidates that each source may propose.")
-    sources: tuple[Literal["als", "covisitation", "text", "popular", "cold"], ...] = Field(
-        default=("als", "covisitation", "text", "popular", "cold"),
-        min_length=1,
-        description="Candidate sources in use.",
+    sources: tuple[Literal["als", "ease", "next_item", "sequence", "covisitation", "text", "popular", "cold"], ...] = (
+        Field(
+            default=("als", "ease", "next_item", "sequence", "covisitation", "text", "popular", "cold"),
+            min_length=1,
+            description="Candidate sources in use.",
+        )
     )
     exact_below: Count = Field(default=50_000, description="Catalogue size below which vector search is exact.")
 
@@ -235,8 +316,8 @@ class FeatureConfig(Section):
     windows_hours: tuple[Positive, ...] = Field(
         default=(6.0, 24.0, 168.0, 720.0), min_length=1, description="Windows of the popularity counters, in hours."
     )
-    groups: tuple[Literal["text", "collaborative", "session", "popularity", "item", "user"], ...] = Field(
-        default=("text", "collaborative", "session", "popularity", "item", "user"),
+    groups: tuple[Literal["text", "collaborative", "sequence", "session", "popularity", "item", "user"], ...] = Field(
+        default=("text", "collaborative", "sequence", "session", "popularity", "item", "user"),
         min_length=1,
         description="Feature groups in use.",
     )
@@ -245,11 +326,11 @@ class FeatureConfig(Section):
 class RankerConfig(Section):
     """LightGBM lambdarank."""
 
-    rows: Literal["auto", "impressions", "retrieved", "cold"] = Field(
+    rows: Literal["auto", "impressions", "retrieved", "held_out", "cold"] = Field(
         default="auto",
-        description="What the ranker learns to order: items that were shown, candidates that the sources retrieve, "
-        "items whose behaviour is hidden (cold, see pseudo_cold_share), or `auto`: shown items where there are "
-        "impressions, else retrieved ones.",
+        description="What the ranker learns to order: items that were shown, candidates that the sources retrieve for "
+        "the next interactions, or for interactions held out at random (held_out), items whose behaviour is hidden "
+        "(cold, see pseudo_cold_share), or `auto`: shown items where there are impressions, else retrieved ones.",
     )
     objective: Literal["lambdarank", "binary"] = Field(default="lambdarank", description="LightGBM objective.")
     n_trees: Count = Field(default=600, description="Boosting rounds at most.")

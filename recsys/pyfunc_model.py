@@ -42,7 +42,7 @@ class RecsysModel(mlflow.pyfunc.PythonModel):
             model_input: one row per request. user_id: string, empty for a visitor who is not known. n: whole number,
                 how many items, the parameter `n` where the column is absent. history: item ids, latest last, as a
                 list or as a JSON list in a string. One of user_id and history must be there.
-            params: `n`, 10 where it is not given.
+            params: `n`, 10 where it is not given, and `diversity`, 0 to 1, 0 where it is not given.
 
         Raises:
             MlflowException: a column or value cannot be used; it says in which row, and a server answers it with 400.
@@ -52,6 +52,7 @@ class RecsysModel(mlflow.pyfunc.PythonModel):
         if not {"user_id", "history"} & set(model_input.columns):
             raise _bad(f"the input has the columns {list(model_input.columns)[:3]}; give user_id, history, or both")
         default_n = (params or {}).get("n", DEFAULT_N)
+        diversity = float((params or {}).get("diversity", 0.0))
         rows: list[tuple[Any, ...]] = []
         for row, request in enumerate(model_input.to_dict("records")):
             user_id = _user_id(request, row)
@@ -60,7 +61,7 @@ class RecsysModel(mlflow.pyfunc.PythonModel):
             if user_id is None and not history:
                 raise _bad(f"row {row} has neither user_id nor history; give one of them, or both")
             try:
-                slate = self.recommender.recommend(user_id, n=n, history=history)
+                slate = self.recommender.recommend(user_id, n=n, history=history, diversity=diversity)
             except RecsysError as error:
                 raise _bad(f"row {row} cannot be answered: {error}") from error
             rows += [(user_id, entry.rank, entry.item_id, float(entry.score), entry.title, row) for entry in slate]

@@ -13,6 +13,7 @@ from recsys.bundle import Bundle
 from recsys.errors import RequestError
 from recsys.histories import MAX_REQUEST_HISTORY, History, Request
 from recsys.ids import UNKNOWN_IDX
+from recsys.retrieval.diversify import check_diversity
 from recsys.schema import Warmth
 from serving.errors import UnknownItemError
 from serving.sessions import SessionItem, add_without_repeats, event_weight, session_history, stored_history
@@ -59,11 +60,13 @@ class Engine:
         Known users bring their history from training and the store. Unknown item ids are left aside and reported.
 
         Raises:
-            RequestError: `n` is below 1, the catalogue has none of the candidates, or a time lies in the future.
+            RequestError: `n` is below 1, `diversity` outside 0..1, the catalogue has none of the candidates, or a time
+                lies in the future.
             StoreError: the user's events cannot be read.
         """
         if query.n < 1:
             raise RequestError(f"n must be at least 1 (got {query.n})", field="n")
+        check_diversity(query.diversity)
         as_of_us = self._clock()
         ignored: dict[str, Ignored] = {}
         history, warmth, user_idx = self._history(query, as_of_us, ignored)
@@ -78,6 +81,8 @@ class Engine:
         if candidates is not None and not len(candidates):
             return Slate(slate_id, self.model, warmth, (), ignored)
         ranking = self._path.rank(request, exclude=exclude)
+        if query.diversity > 0.0:
+            ranking = self._path.diversify(ranking, query.n, query.diversity)
         if self.on_served is not None:
             self.on_served(ServedRequest(slate_id, query.user_id, request, exclude, ranking))
         return Slate(slate_id, self.model, warmth, self._slate_items(ranking, query.n), ignored)

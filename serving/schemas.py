@@ -119,6 +119,13 @@ class RecommendationRequest(_Body):
     exclude_seen: bool = Field(
         True, description="Leave out what is in the user's history; candidates that are given stay in."
     )
+    diversity: float = Field(
+        0.0,
+        ge=0.0,
+        le=1.0,
+        description="How far alike items give way to others, by text and categories: 0 is the ranker's order, 1 lets "
+        "rank only break ties.",
+    )
 
     def query(self) -> Query:
         """Return the request as the engine takes it."""
@@ -134,6 +141,7 @@ class RecommendationRequest(_Body):
             candidates=self.candidates,
             exclude=self.exclude,
             exclude_seen=self.exclude_seen,
+            diversity=self.diversity,
         )
 
 
@@ -192,7 +200,10 @@ class ModelOut(BaseModel):
 
 
 class ScoredItem(BaseModel):
-    """An item of a list. Scores order one list; they are no probabilities and are not comparable between lists."""
+    """An item of a list. Scores are no probabilities and are not comparable between lists.
+
+    They fall from the first to the last item, unless diversity was asked for: they are the ranker's then, too.
+    """
 
     item_id: str
     score: float

@@ -8,6 +8,7 @@ import numpy as np
 from recsys.config import DataConfig
 from recsys.histories import History
 from recsys.ids import IdMap
+from recsys.models.sentiment import REVIEW_KINDS, RatingScale, signed_weight
 from serving.store import Event
 
 _DEFAULT_WEIGHT = 1.0
@@ -26,11 +27,18 @@ class SessionItem:
 def event_weight(event: str | None, value: float | None, config: DataConfig) -> float:
     """Return the preference that one event expresses, as in training; 0 when it is no positive behaviour.
 
-    Training leaves out ratings below `min_rating` and kinds that weigh nothing, so serving does too.
+    Training leaves out ratings below `min_rating` and kinds that weigh nothing, so serving does too. Where training
+    weighed reviews by what they say, a rating scales the weight here as it did there; a text is not read.
     """
+    if event is None:
+        return _DEFAULT_WEIGHT
     if event == _RATING and value is not None and config.min_rating is not None and value < config.min_rating:
         return 0.0
-    return max(config.event_weights.get(event, _DEFAULT_WEIGHT), 0.0) if event is not None else _DEFAULT_WEIGHT
+    weight = max(config.event_weights.get(event, _DEFAULT_WEIGHT), 0.0)
+    if event in REVIEW_KINDS and value is not None and config.sentiment != "off" and config.rating_scale is not None:
+        signal = RatingScale(*config.rating_scale).signal(np.array([value]))
+        return float(signed_weight(np.array([weight]), signal)[0])
+    return weight
 
 
 def stored_history(events: Sequence[Event], item_ids: IdMap, config: DataConfig, *, as_of_us: int) -> History:

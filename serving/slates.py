@@ -24,6 +24,7 @@ class Query:
     candidates: Sequence[str] | None = None
     exclude: Sequence[str] = ()
     exclude_seen: bool = True
+    diversity: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -45,11 +45,11 @@ def tiny_corpus(tiny_encoder: Path) -> "Corpus":
 
 
 @pytest.fixture(scope="session")
-def tiny_models(tiny_corpus: "Corpus") -> "FittedModels":
+def tiny_models(tiny_corpus: "Corpus", tmp_path_factory: pytest.TempPathFactory) -> "FittedModels":
     """Everything fitted on all of `tiny_corpus`, with a ranker of at most 30 trees. Record no live events in it."""
     from tiny import train_tiny_models
 
-    return train_tiny_models(tiny_corpus)
+    return train_tiny_models(tiny_corpus, tmp_path_factory.mktemp("work"))
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,6 @@
 """A toy catalogue, three users and a ranking whose right answers are known, for the tests of the service."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -38,6 +38,7 @@ class ToyPath:
     requests: list[Request] = field(default_factory=list)
     excluded: list[list[int]] = field(default_factory=list)
     recorded: list[tuple[int, int, str, float]] = field(default_factory=list)
+    diversified: list[tuple[int, float]] = field(default_factory=list)
 
     def rank(self, request: Request, *, exclude: Any) -> Ranking:
         self.requests.append(request)
@@ -54,6 +55,10 @@ class ToyPath:
             np.arange(len(chosen) * 2, dtype=np.float32).reshape(-1, 2),
             ("first", "second"),
         )
+
+    def diversify(self, ranking: Ranking, n: int, diversity: float) -> Ranking:
+        self.diversified.append((n, diversity))
+        return replace(ranking, item_idx=ranking.item_idx[::-1], score=ranking.score[::-1])
 
     def similar(self, item_idx: int, n: int, *, exclude: Any) -> tuple[Any, Any]:
         near = [idx for idx in ORDER if idx not in exclude][:n]

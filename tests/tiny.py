@@ -20,8 +20,13 @@ from recsys.datasets.simulated import SimulationConfig, simulate
 from recsys.models.encoder import DESCRIPTION_FILE, INPUTS, MODEL_FILE, TOKENIZER_FILE, TextEncoder, fingerprint_of
 from recsys.models.fitted import FittedModels
 from recsys.splits import Fold, make_split
-from training.fitting import Corpus, fit_models, requests_of
+from training.desk import Desk
+from training.fits import Fits
+from training.fitting import Corpus, requests_of
+from training.progress import Reporter
 from training.ranker import build_rows, train_ranker
+from training.timings import StageClock
+from training.work import WorkFolder
 
 Float32 = npt.NDArray[np.float32]
 
@@ -30,6 +35,11 @@ SIMULATION = SimulationConfig(n_users=80, n_items=150, n_days=8, sessions_per_us
 CONFIG = {
     "collaborative.factors": 8,
     "collaborative.iterations": 5,
+    "sequence.embedding_size": 8,
+    "sequence.n_layers": 1,
+    "sequence.n_heads": 1,
+    "sequence.max_length": 16,
+    "sequence.epochs": 1,
     "cold.min_interactions": 3,
     "retrieval.n_candidates": 60,
     "retrieval.per_source": 30,
@@ -119,17 +129,18 @@ def build_tiny_corpus(encoder_folder: Path) -> Corpus:
     )
 
 
-def train_tiny_models(corpus: Corpus) -> FittedModels:
+def train_tiny_models(corpus: Corpus, work: Path) -> FittedModels:
     """Return models of everything, with a ranker that was trained out of fold."""
-    seed = np.random.SeedSequence(3)
     rng = np.random.default_rng(4)
-    path = RankingPath(fit_models(corpus, Fold.LABEL, seed))
-    train, valid = (
-        build_rows(path, requests_of(corpus, fold, 300, rng), corpus.config.ranker, rng)
-        for fold in (Fold.LABEL, Fold.VALID)
-    )
-    fit = train_ranker(train, valid, corpus.config.ranker, np.random.SeedSequence(5))
-    return fit_models(corpus, None, seed).with_ranker(fit.ranker)
+    with StageClock() as clock:
+        fits = Fits(corpus, Desk(WorkFolder(work), Reporter(quiet=True), clock))
+        path = RankingPath(fits.models(Fold.LABEL))
+        train, valid = (
+            build_rows(path, requests_of(corpus, fold, 300, rng), corpus.config.ranker, rng)
+            for fold in (Fold.LABEL, Fold.VALID)
+        )
+        fit = train_ranker(train, valid, corpus.config.ranker, np.random.SeedSequence(5))
+        return fits.models(None).with_ranker(fit.ranker)
 
 
 def write_tiny_bundle(models: FittedModels, encoder_folder: Path, folder: Path) -> Path:

@@ -1,14 +1,15 @@
-"""Fits the text encoder: finds or builds one, tunes it on what people turned to one after the other, and exports it.
+"""Fits the text encoder: finds or builds one, tunes it on what people did, and exports it.
 
-One tuning loop, `tune_encoder`, serves the pretrained encoder, the small one, and the pre-training of the small one.
-training.
+One tuning loop, `tune_encoder`, serves the pretrained encoder, the small one, and the pre-training of the small one,
+whatever they are to learn.
 """
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +20,8 @@ from recsys.config import EncoderConfig
 from recsys.errors import EncoderError
 from recsys.models.encoder import tokenise
 from training.encoder_export import export_encoder
-from training.encoder_loss import ContrastiveBatch, contrastive_loss, known_pairs, make_batch
 from training.encoder_module import LoadedEncoder, load_pretrained, set_dropout
+from training.encoder_objectives import B, ExampleSource, Objective, PairSource
 from training.encoder_source import choose_kind, resolve
 from training.encoder_tuning import (
     ItemEmbedder,
@@ -30,15 +31,15 @@ from training.encoder_tuning import (
     train_tuned_parts,
     use_bfloat16,
 )
-from training.pairs import NO_ITEM, EncoderPairs
 from training.small_encoder import build_small_encoder, pretraining_config, title_pairs
 
 Int64 = npt.NDArray[np.int64]
 Progress = Callable[[int, int, float], None]
 
 SMALL_BASE: Final = "catalogue text"
-_MAX_VALID_PAIRS: Final = 1_000
 _MAX_GRADIENT_NORM: Final = 1.0
+# Learning rate of an objective's own parameters, as a multiple of the encoder's.
+_RATE_BESIDE: Final = 5.0
 
 
 @dataclass(frozen=True)
@@ -48,14 +49,6 @@ class EncoderTexts:
     texts: Sequence[str]
     titles: Sequence[str]
     descriptions: Sequence[str]
-
-
-@dataclass(frozen=True)
-class PairSource:
-    """What the encoder is tuned on: `train` draws the pairs of one epoch, `valid` are held out."""
-
-    train: Callable[[np.random.Generator], EncoderPairs]
-    valid: EncoderPairs | None = None
 
 
 @dataclass(frozen=True)
@@ -77,7 +70,7 @@ class EncoderFit:
 
 def fit_text_encoder(
     texts: EncoderTexts,
-    pairs: PairSource | None,
+    source: ExampleSource | None,
     config: EncoderConfig,
     seed: np.random.SeedSequence,
     out: Path,
@@ -87,13 +80,13 @@ def fit_text_encoder(
     """Fit an encoder and write it to a folder.
 
     The state before the tuning competes with every later one: what is exported is what has the lowest loss on the
-    held-out pairs. An interrupt ends the work and leaves the folder as it was.
+    held-out examples. An interrupt ends the work and leaves the folder as it was.
 
     Args:
         texts: the catalogue's text.
-        pairs: what to tune on; None leaves the encoder as it is found or built.
+        source: what to tune on; None leaves the encoder as it is found or built.
         config: the encoder section.
-        seed: of the pairs, the order, dropout and new weights.
+        seed: of the examples, the order, dropout and new weights.
         out: folder that `recsys.models.encoder.TextEncoder.load` will read.
         on_progress: called after each update with (step, steps planned, loss).
 
@@ -115,8 +108,8 @@ def fit_text_encoder(
         set_dropout(loaded.module, config.dropout)
     curve: list[dict[str, float | None]] = []
     stopped_because = "not tuned"
-    if pairs is not None and (kind == "small" or config.tune != "none"):
-        curve, stopped_because = tune_encoder(loaded, texts.texts, pairs, config, tune_seed, device, report)
+    if source is not None and (kind == "small" or config.tune != "none"):
+        curve, stopped_because = tune_encoder(loaded, texts.texts, source, config, tune_seed, device, report)
     base = SMALL_BASE if kind == "small" else config.model
     export_encoder(loaded, out, kind=kind, base=base, max_length=config.max_length, texts=texts.texts)
     return EncoderFit(kind, base, curve, time.monotonic() - started, out, stopped_because)
@@ -125,7 +118,7 @@ def fit_text_encoder(
 def tune_encoder(
     loaded: LoadedEncoder,
     texts: Sequence[str],
-    pairs: PairSource,
+    source: ExampleSource,
     config: EncoderConfig,
     seed: int,
     device: torch.device,
@@ -136,8 +129,8 @@ def tune_encoder(
     rng = np.random.default_rng(seed)
     tokens = tokenise(loaded.tokenizer, texts, config.max_length)
     has_text = np.asarray([len(ids) > 0 for ids in tokens], dtype=np.bool_)
-    first = _with_text(pairs.train(rng), has_text)
-    if not len(first) or not config.epochs:
+    objective = source.objective(has_text, config, rng)
+    if not objective.n_examples or not config.epochs:
         return [], "not tuned"
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
@@ -147,19 +140,20 @@ def tune_encoder(
         module = loaded.module.to(device)
         in_bfloat16 = use_bfloat16(config.mixed_precision, device)
         embed = ItemEmbedder(module, tokens, loaded.pad_id, device, use_bfloat16=in_bfloat16, frozen=frozen)
-        optimiser = _adamw(module, config)
-        schedule = _Schedule.of(len(first), config)
-        valid = None if pairs.valid is None else _with_text(pairs.valid, has_text)
-        watch = _Watch(module, embed, valid, config, rng)
+        module.eval()
+        beside = objective.begin(embed, device)
+        optimiser = _adamw(module, beside, config)
+        schedule = _Schedule.of(objective.n_examples, config)
+        watch = _Watch(module, embed, objective, rng)
         watch.evaluate(0, time.monotonic() - started)
 
         # -- the loop
         stopped_because = "epochs"
-        for step, group in enumerate(_groups(first, pairs, has_text, schedule, config, rng), start=1):
+        for step, group in enumerate(_groups(objective, schedule, config, rng), start=1):
             for parameters in optimiser.param_groups:
-                parameters["lr"] = schedule.rate(step)
+                parameters["lr"] = schedule.rate(step) * parameters["rate_factor"]
             train_tuned_parts(module)
-            loss = make_update(group, lambda batch: _loss(batch, embed, config, device), optimiser)
+            loss = make_update(group, lambda batch: objective.loss(embed(batch.items), batch.to(device)), optimiser)
             if not np.isfinite(loss):
                 raise EncoderError(
                     f"the encoder's tuning diverged: loss {loss} at step {step}; lower encoder.learning_rate "
@@ -180,23 +174,17 @@ def tune_encoder(
     return watch.curve, stopped_because
 
 
-def _loss(batch: ContrastiveBatch, embed: ItemEmbedder, config: EncoderConfig, device: torch.device) -> Tensor:
-    return contrastive_loss(embed(batch.items), batch.to(device), config.temperature)
+def make_update(group: Sequence[B], loss_of: Callable[[B], Tensor], optimiser: torch.optim.Optimizer) -> float:
+    """Make one update from the mean loss over all examples of a group of batches; return that loss.
 
-
-def make_update(
-    group: Sequence[ContrastiveBatch], loss_of: Callable[[ContrastiveBatch], Tensor], optimiser: torch.optim.Optimizer
-) -> float:
-    """Make one update from the mean loss over all pairs of a group of batches; return that loss.
-
-    Each batch has its own negatives, so a group of two is not one batch of double size; were the loss of a pair
+    Each batch has its own negatives, so a group of two is not one batch of double size; were the loss of an example
     independent of the others in its batch, it would be.
     """
-    n_pairs = sum(len(batch) for batch in group)
+    n_examples = sum(len(batch) for batch in group)
     optimiser.zero_grad(set_to_none=True)
     total = 0.0
     for batch in group:
-        loss = loss_of(batch) * (len(batch) / n_pairs)
+        loss = loss_of(batch) * (len(batch) / n_examples)
         loss.backward()
         total += loss.item()
     parameters = [parameter for part in optimiser.param_groups for parameter in part["params"]]
@@ -206,39 +194,28 @@ def make_update(
 
 
 def _groups(
-    first: EncoderPairs,
-    pairs: PairSource,
-    has_text: npt.NDArray[np.bool_],
-    schedule: "_Schedule",
-    config: EncoderConfig,
-    rng: np.random.Generator,
-) -> Iterator[list[ContrastiveBatch]]:
-    """Yield the batches of every update, epoch after epoch, each epoch on newly drawn pairs."""
+    objective: Objective[B], schedule: "_Schedule", config: EncoderConfig, rng: np.random.Generator
+) -> Iterator[list[B]]:
+    """Yield the batches of every update, epoch after epoch."""
     for epoch in range(config.epochs):
-        drawn = first if epoch == 0 else _with_text(pairs.train(rng), has_text)
-        known = known_pairs(drawn)
-        parts = np.array_split(rng.permutation(len(drawn)), schedule.n_batches)
-        for start in range(0, len(parts), config.gradient_accumulation):
-            yield [
-                make_batch(drawn, rows, known, config.popularity_correction)
-                for rows in parts[start : start + config.gradient_accumulation]
-            ]
+        batches = objective.batches(epoch, schedule.n_batches, rng)
+        while group := list(islice(batches, config.gradient_accumulation)):
+            yield group
 
 
-def _with_text(pairs: EncoderPairs, has_text: npt.NDArray[np.bool_]) -> EncoderPairs:
-    """Return the pairs of which both items have text; hard negatives without text become none."""
-    kept = pairs.select(has_text[pairs.anchor] & has_text[pairs.positive])
-    hard = np.where((kept.hard_negative != NO_ITEM) & has_text[kept.hard_negative], kept.hard_negative, NO_ITEM)
-    return replace(kept, hard_negative=hard.astype(np.int32))
+def _adamw(module: nn.Module, beside: list[nn.Parameter], config: EncoderConfig) -> torch.optim.AdamW:
+    """Return AdamW over what is tuned, and over an objective's own parameters, which learn faster.
 
-
-def _adamw(module: nn.Module, config: EncoderConfig) -> torch.optim.AdamW:
-    """Return AdamW over what is tuned; biases and normalisation weights (fewer than two axes) do not decay."""
+    Biases and normalisation weights (fewer than two axes) do not decay, nor do the objective's own.
+    """
     tuned = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    matrices = [parameter for parameter in tuned if parameter.ndim >= 2]
+    vectors = [parameter for parameter in tuned if parameter.ndim < 2]
     return torch.optim.AdamW(
         [
-            {"params": [parameter for parameter in tuned if parameter.ndim >= 2], "weight_decay": config.weight_decay},
-            {"params": [parameter for parameter in tuned if parameter.ndim < 2], "weight_decay": 0.0},
+            {"params": matrices, "weight_decay": config.weight_decay, "rate_factor": 1.0},
+            {"params": vectors, "weight_decay": 0.0, "rate_factor": 1.0},
+            {"params": beside, "weight_decay": 0.0, "rate_factor": _RATE_BESIDE},
         ],
         lr=config.learning_rate,
     )
@@ -256,8 +233,8 @@ class _Schedule:
     peak_rate: float
 
     @staticmethod
-    def of(n_pairs: int, config: EncoderConfig) -> "_Schedule":
-        n_batches = -(-n_pairs // config.batch_size)
+    def of(n_examples: int, config: EncoderConfig) -> "_Schedule":
+        n_batches = -(-n_examples // config.batch_size)
         steps_per_epoch = -(-n_batches // config.gradient_accumulation)
         n_steps = steps_per_epoch * config.epochs
         return _Schedule(
@@ -280,27 +257,15 @@ class _Schedule:
 
 
 class _Watch:
-    """Takes the held-out loss, draws the curve, and remembers the best state. Without held-out pairs, the last one."""
+    """Takes the held-out loss, draws the curve, and remembers the best state; the last one if nothing is held out."""
 
     def __init__(
-        self,
-        module: nn.Module,
-        embed: ItemEmbedder,
-        valid: EncoderPairs | None,
-        config: EncoderConfig,
-        rng: np.random.Generator,
+        self, module: nn.Module, embed: ItemEmbedder, objective: Objective[Any], rng: np.random.Generator
     ) -> None:
         self._module = module
         self._embed = embed
-        self._config = config
-        self._batches: list[ContrastiveBatch] = []
-        if valid is not None and len(valid):
-            rows = rng.permutation(len(valid))[:_MAX_VALID_PAIRS]
-            known = known_pairs(valid)
-            self._batches = [
-                make_batch(valid, part, known, config.popularity_correction)
-                for part in np.array_split(rows, -(-len(rows) // config.batch_size))
-            ]
+        self._objective = objective
+        self._batches = objective.held_out(rng)
         self._tuned = {name: value for name, value in module.named_parameters() if value.requires_grad}
         self._best: dict[str, Tensor] = {}
         self._best_loss = float("inf")
@@ -335,10 +300,9 @@ class _Watch:
         items = np.unique(np.concatenate([batch.items for batch in self._batches]))
         embeddings = self._embed(items)
         losses = [
-            contrastive_loss(
+            self._objective.loss(
                 embeddings[torch.from_numpy(np.searchsorted(items, batch.items)).to(embeddings.device)],
                 batch.to(embeddings.device),
-                self._config.temperature,
             ).item()
             for batch in self._batches
         ]

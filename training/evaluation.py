@@ -1,7 +1,7 @@
 """Measures a fitted system, and each of its parts alone, on the same labelled requests."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -9,11 +9,13 @@ import numpy.typing as npt
 
 from features.path import RankingPath
 from recsys.config import EvaluationConfig
+from recsys.evaluation.beyond import ItemFacts, compare_lists, joined
 from recsys.evaluation.intervals import Interval
 from recsys.evaluation.metrics import PerRequestMetrics, list_metrics, pessimistic_ranks, ranking_metrics
 from recsys.evaluation.report import compare_systems
 from recsys.evaluation.slices import slice_masks, summarise
 from recsys.histories import Request
+from recsys.retrieval.diversify import category_matrix
 from recsys.retrieval.index import top_n
 from recsys.schema import Warmth
 from training.requests import LabelledRequest
@@ -41,6 +43,104 @@ class Evaluation:
     n_requests: int
 
 
+@dataclass(frozen=True)
+class Measured:
+    """Systems on the same requests, before anything is averaged.
+
+    results: per system, one row per request. lists: system → int32 `(n_requests, k)`. histories: item rows per
+    request. items: what lists are judged by. masks: slice → bool `(n_requests,)`. orders_given: whether the requests
+    only order given items.
+    """
+
+    results: dict[str, PerRequestMetrics]
+    lists: dict[str, Int32]
+    histories: list[Int32]
+    items: ItemFacts
+    masks: dict[str, npt.NDArray[np.bool_]]
+    orders_given: bool
+
+    def beside(self, name: str, metrics: PerRequestMetrics, lists: Int32) -> "Measured":
+        """Return the same with one more system, measured on the same requests in the same order."""
+        return replace(self, results=self.results | {name: metrics}, lists=self.lists | {name: lists})
+
+    @staticmethod
+    def join(parts: Sequence["Measured"]) -> "Measured":
+        """Return the requests of all parts one after the other, for the systems that every part has."""
+        names = [name for name in parts[0].results if all(name in part.results for part in parts)]
+        results = {name: PerRequestMetrics() for name in names}
+        for part in parts:
+            for name, result in results.items():
+                result.add_batch(part.results[name].user_ids, part.results[name].arrays())
+        return replace(
+            parts[0],
+            results=results,
+            lists={name: np.concatenate([part.lists[name] for part in parts]) for name in names},
+            histories=[history for part in parts for history in part.histories],
+            masks={name: np.concatenate([part.masks[name] for part in parts]) for name in parts[0].masks},
+        )
+
+    def summarised(self, config: EvaluationConfig, seed: np.random.SeedSequence) -> Evaluation:
+        """Return means with intervals over users, paired differences to the full system, and slices."""
+        bootstrap_seed, lists_seed = seed.spawn(2)
+        bootstrap = np.random.default_rng(bootstrap_seed)
+        systems, differences = compare_systems(self.results, n_bootstrap=config.n_bootstrap, rng=bootstrap)
+        beyond = compare_lists(
+            self.lists,
+            self.histories,
+            self.items,
+            clusters=self.results[FULL].clusters(),
+            n_bootstrap=config.n_bootstrap,
+            rng=np.random.default_rng(lists_seed),
+        )
+        slices = {
+            name: summarise(
+                result.arrays(), self.masks, clusters=result.clusters(), n_bootstrap=config.n_bootstrap, rng=bootstrap
+            )
+            for name, result in self.results.items()
+        }
+        return Evaluation(
+            joined(systems, beyond[0]),
+            joined(differences, beyond[1]),
+            slices,
+            None if self.orders_given else self.lists,
+            len(self.histories),
+        )
+
+
+def measure_systems(
+    path: RankingPath,
+    requests: Sequence[LabelledRequest],
+    config: EvaluationConfig,
+    seed: np.random.SeedSequence,
+    on_progress: Callable[[int, int], None] | None = None,
+    *,
+    as_lists: bool,
+    only_full: bool = False,
+) -> Measured:
+    """Return the metrics of the full system and, unless `only_full`, of every source alone and of random order.
+
+    as_lists: measure the order of each request's own candidates (`auc`, `mrr`, `ndcg@5`, `ndcg@10`). Otherwise the
+    rank of the relevant items is measured at k and 2k, in the whole catalogue without the history or among the
+    request's own candidates; an item that the full system did not retrieve ranks last. Every system's best k items
+    are kept, to be judged beyond accuracy, see `recsys.evaluation.beyond`.
+    """
+    rng = np.random.default_rng(seed)
+    names = (FULL,) if only_full else (FULL, RANDOM, *(source.name for source in path.sources))
+    results = {name: PerRequestMetrics() for name in names}
+    lists = {name: np.full((len(requests), config.k), -1, np.int32) for name in names}
+    for place, labelled in enumerate(requests):
+        user_id = _user_key(path, labelled.request)
+        scored = [(FULL, _full_scores(path, labelled))] if only_full else _scores_of_all(path, labelled, rng)
+        for name, scores in scored:
+            metrics, best = measure_scores(scores, labelled, config.k, as_lists=as_lists)
+            results[name].add(user_id, metrics)
+            lists[name][place, : len(best)] = best
+        if on_progress is not None:
+            on_progress(place + 1, len(requests))
+    histories = [labelled.request.history.item_idx for labelled in requests]
+    return Measured(results, lists, histories, item_facts(path), _masks(path, requests), as_lists)
+
+
 def evaluate(
     path: RankingPath,
     requests: Sequence[LabelledRequest],
@@ -50,49 +150,36 @@ def evaluate(
     *,
     as_lists: bool,
 ) -> Evaluation:
-    """Return metrics with intervals of the full system, of every candidate source alone, and of random order.
+    """Return what `measure_systems` measures, summarised."""
+    measure_seed, summary_seed = seed.spawn(2)
+    measured = measure_systems(path, requests, config, measure_seed, on_progress, as_lists=as_lists)
+    return measured.summarised(config, summary_seed)
 
-    as_lists: measure the order of each request's own candidates (`auc`, `mrr`, `ndcg@5`, `ndcg@10`). Otherwise the
-    rank of the relevant items is measured at k and 2k, in the whole catalogue without the history or among the
-    request's own candidates; an item that the full system did not retrieve ranks last.
-    """
-    ranks_seed, bootstrap_seed = seed.spawn(2)
-    rng = np.random.default_rng(ranks_seed)
-    names = (FULL, RANDOM, *(source.name for source in path.sources))
-    results = {name: PerRequestMetrics() for name in names}
-    lists = {name: np.full((len(requests), config.k), -1, np.int32) for name in names}
-    for place, labelled in enumerate(requests):
-        user_id = _user_key(path, labelled.request)
-        for name, scores in _scores_of_all(path, labelled, rng):
-            metrics, best = _measure(scores, labelled, config.k, as_lists=as_lists)
-            results[name].add(user_id, metrics)
-            lists[name][place, : len(best)] = best
-        if on_progress is not None:
-            on_progress(place + 1, len(requests))
-    bootstrap = np.random.default_rng(bootstrap_seed)
-    systems, differences = compare_systems(results, n_bootstrap=config.n_bootstrap, rng=bootstrap)
-    masks = _masks(path, requests)
-    slices = {
-        name: summarise(
-            result.arrays(), masks, clusters=result.clusters(), n_bootstrap=config.n_bootstrap, rng=bootstrap
-        )
-        for name, result in results.items()
-    }
-    return Evaluation(systems, differences, slices, None if as_lists else lists, len(requests))
+
+def item_facts(path: RankingPath) -> ItemFacts:
+    """Return what lists are judged by beyond accuracy: training's counts, the text embeddings and the categories."""
+    models = path.models
+    return ItemFacts(models.item_counts, models.item_embeddings, category_matrix(models.catalogue))
+
+
+def _full_scores(path: RankingPath, labelled: LabelledRequest) -> Float32:
+    ranking = path.rank(labelled.request, exclude=labelled.exclude)
+    full = np.full(len(path.models.catalogue), -np.inf, np.float32)
+    full[ranking.item_idx] = ranking.score
+    return full
 
 
 def _scores_of_all(path: RankingPath, labelled: LabelledRequest, rng: np.random.Generator) -> list[tuple[str, Float32]]:
     """Return every system's score of every item, `(n_items,)`; -inf for what a system leaves out."""
-    n_items = len(path.models.catalogue)
-    ranking = path.rank(labelled.request, exclude=labelled.exclude)
-    full = np.full(n_items, -np.inf, np.float32)
-    full[ranking.item_idx] = ranking.score
-    scores = [(FULL, full), (RANDOM, rng.random(n_items, dtype=np.float32))]
+    scores = [(FULL, _full_scores(path, labelled)), (RANDOM, rng.random(len(path.models.catalogue), dtype=np.float32))]
     scores.extend((source.name, source.score_all(labelled.request).copy()) for source in path.sources)
     return scores
 
 
-def _measure(scores: Float32, labelled: LabelledRequest, k: int, *, as_lists: bool) -> tuple[dict[str, float], Int32]:
+def measure_scores(
+    scores: Float32, labelled: LabelledRequest, k: int, *, as_lists: bool
+) -> tuple[dict[str, float], Int32]:
+    """Return a system's metrics on one request and its best k items; `scores`, float32 `(n_items,)`, is changed."""
     given = labelled.request.candidates
     if as_lists and given is not None:
         return list_metrics(scores[given], np.isin(given, labelled.relevant_idx)), given[top_n(scores[given], k)]

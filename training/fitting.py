@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,12 +14,15 @@ from recsys.histories import MAX_REQUEST_HISTORY
 from recsys.models.covisitation import Covisitation
 from recsys.models.encoder import TextEncoder
 from recsys.models.fitted import FittedModels
+from recsys.models.linear_items import Ease, NextItem
+from recsys.models.sequence import SequenceModel
 from recsys.splits import Fold, Split
 from training.collaborative import fit_counters, fit_factors
 from training.requests import (
     LabelledRequest,
     cold_requests,
     fold_ends,
+    held_out_requests,
     next_item_requests,
     sample_requests,
     sample_targets,
@@ -30,7 +33,9 @@ Bool = npt.NDArray[np.bool_]
 Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
 
-Rows = Literal["impressions", "retrieved", "cold"]
+Rows = Literal["impressions", "retrieved", "held_out", "cold"]
+
+_LABEL_USERS: Final = 0.9
 
 
 @dataclass(frozen=True)
@@ -69,41 +74,58 @@ def draw_pseudo_cold(data: EncodedData, split: Split, config: Config, rng: np.ra
     return np.sort(rng.choice(seen, n, replace=False)).astype(np.int32) if n else np.empty(0, np.int32)
 
 
-def fit_models(corpus: Corpus, fold: Fold | None, seed: np.random.SeedSequence) -> FittedModels:
+def known_to(corpus: Corpus, fold: Fold | None) -> Bool:
+    """Return which interactions may be fitted on before rows of `fold` are made (None: all), bool `(len(log),)`."""
+    log = corpus.data.log
+    known = np.ones(len(log), np.bool_) if fold is None else corpus.split.known_before(fold)
+    return known & ~_is_hidden(corpus, fold)
+
+
+def fit_models(
+    corpus: Corpus, fold: Fold | None, seed: np.random.SeedSequence, *, sequence: SequenceModel | None = None
+) -> FittedModels:
     """Return everything but the ranker, fitted on what is known before rows of `fold` are made (None: on all data).
 
     Factors and transitions see earlier folds only. Counters are read as of a moment, so with a time split they also
     hold the fold itself, as they would in service; with leave_last, where a fold has no time of its own, they do not.
+
+    sequence: the sequence model of the same fold.
     """
     log, split = corpus.data.log, corpus.split
-    known = np.ones(len(log), np.bool_) if fold is None else split.known_before(fold)
+    known = known_to(corpus, fold)
     counted = known
     shown = None if split.request_fold is None else np.ones(len(split.request_fold), np.bool_)
     if fold is not None and split.boundaries_us is not None:
         # The rows of VALID are made with the models of LABEL; both may count what came before each of them.
         last = Fold.VALID if fold == Fold.LABEL else fold
-        counted = split.interaction_fold <= last
+        counted = (split.interaction_fold <= last) & ~_is_hidden(corpus, fold)
         shown = None if split.request_fold is None else split.request_fold <= last
     hidden_idx = corpus.pseudo_cold_idx if fold == Fold.LABEL else np.empty(0, np.int32)
-    if len(hidden_idx):
-        visible = ~np.isin(log.item_idx, hidden_idx)
-        known, counted = known & visible, counted & visible
     fitted_on = log.select(known)
+    config = corpus.config
     return FittedModels(
-        config=corpus.config,
+        config=config,
         catalogue=corpus.data.catalogue,
         user_ids=corpus.data.user_ids,
         user_attributes=corpus.data.user_attributes,
         user_attribute_names=corpus.data.user_attribute_names,
         log=fitted_on,
         item_embeddings=corpus.item_embeddings,
-        factors=fit_factors(fitted_on, corpus.data.catalogue, corpus.item_embeddings, corpus.config, seed),
-        covisitation=Covisitation.fit(fitted_on, corpus.config.covisitation),
-        counters=fit_counters(
-            log.select(counted), corpus.data.impressions, shown, corpus.config, hidden_idx=hidden_idx
-        ),
+        factors=fit_factors(fitted_on, corpus.data.catalogue, corpus.item_embeddings, config, seed),
+        covisitation=Covisitation.fit(fitted_on, config.covisitation),
+        ease=Ease.fit(fitted_on, config.ease),
+        next_item=NextItem.fit(fitted_on, config.next_item),
+        sequence=sequence,
+        counters=fit_counters(log.select(counted), corpus.data.impressions, shown, config, hidden_idx=hidden_idx),
         encoder=corpus.encoder,
     )
+
+
+def _is_hidden(corpus: Corpus, fold: Fold | None) -> Bool:
+    """Return which interactions are with items whose behaviour the training rows may not know."""
+    if fold != Fold.LABEL or not len(corpus.pseudo_cold_idx):
+        return np.zeros(len(corpus.data.log), np.bool_)
+    return np.isin(corpus.data.log.item_idx, corpus.pseudo_cold_idx)
 
 
 def requests_of(
@@ -114,14 +136,20 @@ def requests_of(
     if corpus.rows == "impressions" and data.impressions is not None:
         chosen = sample_requests(split, fold, n, newest=newest, rng=rng)
         yield from shown_requests(data.impressions, data.log, chosen, max_history=MAX_REQUEST_HISTORY)
-    elif corpus.rows == "cold":
-        # Users, not moments, are what the folds divide here: one part labels, another stops early.
-        part = np.random.default_rng(corpus.config.seed).random(data.log.n_users) < 0.9
-        users = np.flatnonzero(part if fold == Fold.LABEL else ~part)
-        known = data.log.select(split.known_before(Fold.TEST))
-        yield from cold_requests(
-            known, corpus.pseudo_cold_idx, np.sort(rng.permutation(users)[:n]), max_history=MAX_REQUEST_HISTORY
-        )
+    elif corpus.rows in ("cold", "held_out"):
+        users = np.arange(data.log.n_users)
+        if fold < Fold.TEST:
+            # Users, not moments, are what the folds divide here: one part labels, another stops early.
+            part = np.random.default_rng(corpus.config.seed).random(data.log.n_users) < _LABEL_USERS
+            users = np.flatnonzero(part if fold == Fold.LABEL else ~part)
+        users = np.sort(rng.permutation(users)[:n])
+        if corpus.rows == "cold":
+            known = data.log.select(split.known_before(Fold.TEST))
+            yield from cold_requests(known, corpus.pseudo_cold_idx, users, max_history=MAX_REQUEST_HISTORY)
+        else:
+            wanted = Fold.TEST if fold == Fold.TEST else Fold.LABEL
+            held_out, history = split.interaction_fold == wanted, split.known_before(wanted)
+            yield from held_out_requests(data.log, held_out, history, users, max_history=MAX_REQUEST_HISTORY)
     else:
         targets = sample_targets(data.log, split.interaction_fold == fold, n, rng)
         yield from next_item_requests(
@@ -130,4 +158,5 @@ def requests_of(
             horizon=corpus.config.split.horizon,
             max_history=MAX_REQUEST_HISTORY,
             last_of_fold=fold_ends(data.log, split),
+            seen=data.seen,
         )

@@ -74,7 +74,8 @@ def signature() -> Any:
     ]
     outputs = [("string", "user_id"), ("long", "rank"), ("string", "item_id")]
     outputs += [("double", "score"), ("string", "title"), ("long", "row")]
-    params = mlflow.types.ParamSchema([mlflow.types.ParamSpec("n", "long", 10)])
+    specs = [mlflow.types.ParamSpec("n", "long", 10), mlflow.types.ParamSpec("diversity", "double", 0.0)]
+    params = mlflow.types.ParamSchema(specs)
     return mlflow.models.ModelSignature(schema(inputs), schema([column(*output) for output in outputs]), params)
 
 

@@ -14,6 +14,8 @@ from recsys.datasets.encoded import encode_dataset
 from recsys.evaluation.report import SuiteReport
 from recsys.models.fitted import FittedModels
 from recsys.splits import make_split
+from training.card_facts import CardFacts
+from training.desk import Desk, seed_for
 from training.evaluation import FULL, Evaluation
 from training.figures import (
     embedding_projection,
@@ -22,12 +24,15 @@ from training.figures import (
     metric_bars,
     popularity_coverage_curve,
 )
-from training.fitting import Corpus, draw_pseudo_cold, fit_models
+from training.fits import Fits
+from training.fitting import Corpus, draw_pseudo_cold
+from training.model_card import card_summary, model_card
 from training.progress import Reporter
 from training.ranker import RankerFit
-from training.system import Desk, measure, seed_for, train_on_past
+from training.signals import apply_signals, rated_complaints
+from training.system import measure, train_on_past
 from training.text import TextStage, run_text_stage
-from training.tracking import TrainingRun
+from training.tracking import TrainingRun, environment
 from training.work import WorkFolder, stage_key
 
 
@@ -85,18 +90,18 @@ def train(
         desk = Desk(work, reporter, run)
         pseudo_cold = draw_pseudo_cold(data, split, config, np.random.default_rng(seed_for(config.seed, "pseudo-cold")))
         # What is to look cold to the ranker must not have taught the encoder either.
-        visible = ~np.isin(data.log.item_idx, pseudo_cold)
+        visible = ~np.isin(data.log.item_idx, pseudo_cold) & ~rated_complaints(dataset, data, split, config)
         text = run_text_stage(data, split, config, desk, fingerprint, visible=visible)
-        corpus = Corpus(data, split, config, text.embeddings, text.encoder, pseudo_cold)
-        fit = train_on_past(corpus, desk, fingerprint)
-        path, evaluation = measure(corpus, fit.ranker, desk)
+        signals = apply_signals(dataset, data, split, text, config, desk, fingerprint)
+        corpus = Corpus(signals.data, signals.split, signals.config, text.embeddings, text.encoder, pseudo_cold)
+        fits = Fits(corpus, desk)
+        fit = train_on_past([fits], desk, fingerprint)
+        path, evaluation = measure(fits, fit.ranker, desk)
         report = _report(dataset, config, evaluation, run)
         with run.stage("pictures"):
             _log_pictures(run, path.models, path.feature_groups, text, fit, evaluation, report)
-        final = desk.run(
-            "models of everything",
-            lambda _: fit_models(corpus, None, seed_for(config.seed, "factors")).with_ranker(fit.ranker),
-        )
+        _log_card(run, dataset, corpus, text, evaluation, report, fingerprint)
+        final = fits.models(None).with_ranker(fit.ranker)
         version = desk.run("bundle", lambda _: _register(run, final, text, work, dataset, fingerprint, evaluation))
     work.remove()
     return TrainingResult(
@@ -164,6 +169,31 @@ def _log_pictures(
         lists = {name: [row[row >= 0].tolist() for row in rows] for name, rows in evaluation.lists.items()}
         figures["popularity_coverage"] = popularity_coverage_curve(lists, models.item_counts)
     run.log_figures(figures)
+
+
+def _log_card(
+    run: TrainingRun,
+    dataset: Dataset,
+    corpus: Corpus,
+    text: TextStage,
+    evaluation: Evaluation,
+    report: SuiteReport,
+    fingerprint: str,
+) -> None:
+    facts = CardFacts(
+        dataset=dataset,
+        data=corpus.data,
+        split=corpus.split,
+        config=corpus.config,
+        report=report,
+        encoder=text.report,
+        n_requests=evaluation.n_requests,
+        run_id=run.run_id,
+        model_name=corpus.config.tracking.model_name,
+        fingerprint=fingerprint,
+        environment=environment(),
+    )
+    run.log_card(model_card(facts), card_summary(facts))
 
 
 def _register(

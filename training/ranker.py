@@ -1,6 +1,6 @@
 """Makes the ranker's rows from past requests and trains LightGBM on them."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -49,6 +49,18 @@ class RankerRows:
             position = file["position"] if len(file["position"]) else None
             names = tuple(str(name) for name in file["feature_names"])
             return RankerRows(file["features"], file["label"], file["group"], position, names)
+
+    @staticmethod
+    def join(parts: Sequence["RankerRows"]) -> "RankerRows":
+        """Return the rows of all parts, which have the same columns; positions only where every part has them."""
+        positions = [part.position for part in parts if part.position is not None]
+        return RankerRows(
+            np.concatenate([part.features for part in parts]),
+            np.concatenate([part.label for part in parts]),
+            np.concatenate([part.group for part in parts]),
+            np.concatenate(positions) if len(positions) == len(parts) else None,
+            parts[0].feature_names,
+        )
 
 
 @dataclass(frozen=True)

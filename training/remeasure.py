@@ -23,10 +23,11 @@ from recsys.histories import InteractionLog
 from recsys.models.fitted import FittedModels
 from recsys.schema import Col
 from recsys.splits import Fold, Split
+from training.desk import seed_for
 from training.evaluation import evaluate
 from training.fitting import Corpus, requests_of
 from training.progress import Reporter
-from training.system import seed_for
+from training.signals import with_signals
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def _on_the_systems_rows(
 
     The items are the system's own table, so that they have its rows already.
     """
-    encoded = encode_dataset(dataset, config.data)
+    encoded = with_signals(dataset, encode_dataset(dataset, config.data), None, None, config.data)
     new_users = [user for user in encoded.user_ids.ids if user not in models.user_ids]
     user_ids = models.user_ids.extended(new_users)
     row_of = user_ids.lookup(encoded.user_ids.ids, unknown="error")

@@ -54,7 +54,13 @@ def shown_requests(
 
 
 def next_item_requests(
-    log: InteractionLog, targets: Int64, *, horizon: int, max_history: int, last_of_fold: Int64
+    log: InteractionLog,
+    targets: Int64,
+    *,
+    horizon: int,
+    max_history: int,
+    last_of_fold: Int64,
+    seen: InteractionLog | None = None,
 ) -> Iterator[LabelledRequest]:
     """Yield a request just before each target row of the log; relevant is what the user did next.
 
@@ -63,6 +69,7 @@ def next_item_requests(
         horizon: interactions from the target on that count as relevant.
         last_of_fold: int64 `(len(log),)`, row behind the last one of the same user and fold: relevance never reaches
             into a later fold.
+        seen: what users know and did not like, complaints. What of it lies before a request is not to be recommended.
 
     The history is every earlier row of the user, in the log's order. Items of the history are neither relevant nor
     to be recommended; a request with nothing else relevant is left out.
@@ -72,11 +79,35 @@ def next_item_requests(
         start = int(log.indptr[user])
         full = log.history_at(start, int(row))
         ahead = log.item_idx[row : min(int(row) + horizon, int(last_of_fold[row]))]
-        seen = np.unique(full.item_idx)
-        relevant = np.unique(ahead[~np.isin(ahead, seen)])
+        known = np.unique(full.item_idx)
+        if seen is not None:
+            known = np.union1d(known, seen.history_of(user, int(log.timestamp_us[row])).item_idx)
+        relevant = np.unique(ahead[~np.isin(ahead, known)])
         if len(relevant):
             request = Request(full.last(max_history), int(log.timestamp_us[row]), user)
-            yield LabelledRequest(request, relevant, seen)
+            yield LabelledRequest(request, relevant, known)
+
+
+def held_out_requests(
+    log: InteractionLog, held_out: Bool, known: Bool, users: Int64, *, max_history: int
+) -> Iterator[LabelledRequest]:
+    """Yield one request per user: relevant are all held-out interactions, the history is all that is known.
+
+    For splits at random, in which what is held out lies among what is known. held_out, known: bool `(len(log),)`. The
+    moment is just after the user's last known interaction. Items of the history are neither relevant nor to be
+    recommended; users without a relevant item are left out.
+    """
+    for user in users:
+        rows = np.arange(log.indptr[user], log.indptr[user + 1])
+        kept = rows[known[rows]]
+        full = History(log.item_idx[kept], log.timestamp_us[kept], log.weight[kept])
+        seen = np.unique(full.item_idx)
+        relevant = np.unique(log.item_idx[rows[held_out[rows]]])
+        relevant = relevant[~np.isin(relevant, seen)]
+        if len(relevant) and len(full):
+            yield LabelledRequest(
+                Request(full.last(max_history), int(full.timestamp_us[-1]) + 1, int(user)), relevant, seen
+            )
 
 
 def cold_requests(log: InteractionLog, cold_idx: Int32, users: Int64, *, max_history: int) -> Iterator[LabelledRequest]:

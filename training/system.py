@@ -1,10 +1,7 @@
 """Trains the ranker over everything else, out of fold, and measures the whole on the test fold."""
 
-import zlib
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Final, Protocol, TypeVar
+from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -12,116 +9,106 @@ from threadpoolctl import threadpool_limits
 from features.path import RankingPath
 from recsys.models.ranker import Ranker
 from recsys.splits import Fold
-from training.evaluation import Evaluation, evaluate
-from training.fitting import Corpus, fit_models, requests_of
-from training.progress import Advance, Reporter
+from training.desk import Desk, seed_for
+from training.evaluation import Evaluation, Measured, measure_systems
+from training.fits import Fits
+from training.fitting import Corpus, requests_of
 from training.ranker import RankerFit, RankerRows, build_rows, train_ranker
 from training.requests import LabelledRequest
-from training.timings import Stage
-from training.work import WorkFolder, stage_key
-
-T = TypeVar("T")
+from training.work import stage_key
 
 # The ranker's settings that its rows depend on; the others only change how it is trained on them.
 _ROW_SETTINGS: Final = {"rows", "max_requests", "negatives_per_request", "pseudo_cold_share"}
 
 
-def seed_for(seed: int, name: str) -> np.random.SeedSequence:
-    """Return the seed of one random thing, so that a change in one leaves the others as they are."""
-    return np.random.SeedSequence(seed, spawn_key=(zlib.crc32(name.encode()),))
-
-
-class Clock(Protocol):
-    """Times stages; a `StageClock` or a `TrainingRun`."""
-
-    def stage(self, name: str) -> AbstractContextManager[Stage]: ...
-
-
-@dataclass(frozen=True)
-class Desk:
-    """What every stage works with: where results are kept, who is told, and the clock."""
-
-    work: WorkFolder
-    reporter: Reporter
-    clock: Clock
-
-    def run(self, name: str, task: Callable[[Advance], T]) -> T:
-        """Run a stage, announced and timed."""
-        with self.clock.stage(name), self.reporter.stage(name) as advance:
-            return task(advance)
-
-
-def train_on_past(corpus: Corpus, desk: Desk, key: str) -> RankerFit:
+def train_on_past(parts: Sequence[Fits], desk: Desk, key: str) -> RankerFit:
     """Return a ranker whose training rows come from models that have not seen their labels.
 
-    key: hash of the data and of what else is particular to the caller. Rows are used again where that, everything
-    they are computed with, and the encoder are the same.
+    Args:
+        parts: fits of one corpus, or of several that divide the same data in different ways; the rows of all are
+            learned from together, `ranker.max_requests` shared among them.
+        desk: where the rows are kept, and used again while all they are computed with is the same.
+        key: hash of the data and of what else is particular to the caller.
     """
-    config = corpus.config
-    sections = config.model_dump(mode="json", exclude={"tracking", "evaluation", "encoder", "ranker"})
-    row_settings = config.ranker.model_dump(include=_ROW_SETTINGS)
-    n_valid = config.evaluation.max_requests
-    fingerprint = corpus.encoder.fingerprint if corpus.encoder is not None else None
-    key = stage_key(key, sections, row_settings, n_valid, fingerprint)
-    past: list[RankingPath] = []
-
-    def path() -> RankingPath:
-        if not past:
-            seed = seed_for(config.seed, "factors")
-            past.append(desk.run("models of the past", lambda _: RankingPath(fit_models(corpus, Fold.LABEL, seed))))
-        return past[0]
-
-    train = _rows(corpus, Fold.LABEL, config.ranker.max_requests, path, desk, key)
-    valid = _rows(corpus, Fold.VALID, n_valid, path, desk, key)
+    config = parts[0].corpus.config
+    made = [_rows_of_part(part, number, len(parts), desk, key) for number, part in enumerate(parts)]
+    train, valid = (RankerRows.join([rows[i] for rows in made]) for i in range(2))
     seed = seed_for(config.seed, "ranker")
     return desk.run("ranker", lambda advance: train_ranker(train, valid, config.ranker, seed, advance))
 
 
-def _rows(corpus: Corpus, fold: Fold, n: int, path: Callable[[], RankingPath], desk: Desk, key: str) -> RankerRows:
-    name = f"rows to {'train' if fold == Fold.LABEL else 'validate'}"
-    stage, stage_id = name.replace(" ", "-"), stage_key(key, name)
-    if desk.work.is_finished(stage, stage_id):
-        desk.reporter.say(f"  {name}: kept from before")
-        return RankerRows.load(desk.work.folder / stage / "rows.npz")
-    source = path()
-    rng = np.random.default_rng(seed_for(corpus.config.seed, name))
-    requests = requests_of(corpus, fold, n, rng, newest=True)
+def _rows_of_part(part: Fits, number: int, n_parts: int, desk: Desk, key: str) -> tuple[RankerRows, RankerRows]:
+    """Return the rows to train and to validate on of one way to divide the data."""
+    corpus, config = part.corpus, part.corpus.config
+    sections = config.model_dump(mode="json", exclude={"tracking", "evaluation", "encoder", "ranker"})
+    row_settings = config.ranker.model_dump(include=_ROW_SETTINGS)
+    fingerprint = corpus.encoder.fingerprint if corpus.encoder is not None else None
+    key = stage_key(key, sections, row_settings, config.evaluation.max_requests, fingerprint, number, n_parts)
+    stage = "rows" if n_parts == 1 else f"rows-{number + 1}"
+    if desk.work.is_finished(stage, key):
+        desk.reporter.say(f"  {stage}: kept from before")
+    else:
+        path = RankingPath(part.models(Fold.LABEL))
+        with desk.work.writing(stage, key) as folder:
+            for fold, name, n in (
+                (Fold.LABEL, "train", config.ranker.max_requests),
+                (Fold.VALID, "validate", config.evaluation.max_requests),
+            ):
+                _build(path, part, fold, name, max(1, n // n_parts), desk).save(folder / f"{name}.npz")
+    folder = desk.work.folder / stage
+    return RankerRows.load(folder / "train.npz"), RankerRows.load(folder / "validate.npz")
+
+
+def _build(path: RankingPath, part: Fits, fold: Fold, name: str, n: int, desk: Desk) -> RankerRows:
+    rng = np.random.default_rng(seed_for(part.corpus.config.seed, f"rows to {name}"))
+    requests = requests_of(part.corpus, fold, n, rng, newest=True)
+    config = part.corpus.config.ranker
     # Requests are many and small: threads for their linear algebra cost more than they bring.
     with threadpool_limits(limits=1):
-        made = desk.run(
-            name, lambda advance: build_rows(source, requests, corpus.config.ranker, rng, lambda i: advance(i, n))
+        return desk.run(
+            f"rows to {name}", lambda advance: build_rows(path, requests, config, rng, lambda i: advance(i, n))
         )
-    with desk.work.writing(stage, stage_id) as folder:
-        made.save(folder / "rows.npz")
-    return made
 
 
 def measure(
-    corpus: Corpus, ranker: Ranker, desk: Desk, *, requests: Sequence[LabelledRequest] | None = None
+    part: Fits, ranker: Ranker, desk: Desk, *, requests: Sequence[LabelledRequest] | None = None
 ) -> tuple[RankingPath, Evaluation]:
     """Return the path with models refitted on all that is known before the test, and how it did there.
 
-    requests: what to measure on; by default at most `evaluation.max_requests` requests of the test fold. Where the
-    ranker orders hidden items these requests are about them, so the models are then those of the past, which have not
-    seen their behaviour.
+    requests: what to measure on; by default those of `test_requests`. Where the ranker orders hidden items these are
+    about them, so the models are then those of the past, which have not seen their behaviour.
     """
-    config = corpus.config
-    seed = seed_for(config.seed, "factors")
+    corpus, config = part.corpus, part.corpus.config
     fold = Fold.LABEL if requests is None and corpus.rows == "cold" else Fold.TEST
-    path = desk.run("models before the test", lambda _: RankingPath(fit_models(corpus, fold, seed).with_ranker(ranker)))
+    path = RankingPath(part.models(fold).with_ranker(ranker))
     if requests is None:
-        rng = np.random.default_rng(seed_for(config.seed, "test requests"))
-        requests = list(requests_of(corpus, Fold.TEST, config.evaluation.max_requests, rng))
+        requests = test_requests(corpus)
+    measure_seed, summary_seed = seed_for(config.seed, "evaluation").spawn(2)
+    measured = measure_path(path, requests, corpus, desk, measure_seed)
+    return path, measured.summarised(config.evaluation, summary_seed)
+
+
+def test_requests(corpus: Corpus) -> list[LabelledRequest]:
+    """Return at most `evaluation.max_requests` requests of the test fold."""
+    rng = np.random.default_rng(seed_for(corpus.config.seed, "test requests"))
+    return list(requests_of(corpus, Fold.TEST, corpus.config.evaluation.max_requests, rng))
+
+
+def measure_path(
+    path: RankingPath,
+    requests: Sequence[LabelledRequest],
+    corpus: Corpus,
+    desk: Desk,
+    seed: np.random.SeedSequence,
+    *,
+    only_full: bool = False,
+) -> Measured:
+    """Return how a path does on requests, see `training.evaluation.measure_systems`."""
+    as_lists = corpus.rows == "impressions"
     with threadpool_limits(limits=1):
-        evaluation = desk.run(
+        return desk.run(
             "evaluation",
-            lambda advance: evaluate(
-                path,
-                requests,
-                config.evaluation,
-                seed_for(config.seed, "evaluation"),
-                advance,
-                as_lists=corpus.rows == "impressions",
+            lambda advance: measure_systems(
+                path, requests, corpus.config.evaluation, seed, advance, as_lists=as_lists, only_full=only_full
             ),
         )
-    return path, evaluation

@@ -14,10 +14,12 @@ from recsys.datasets.encoded import EncodedData
 from recsys.models.encoder import TextEncoder
 from recsys.schema import Col
 from recsys.splits import Fold, Split
-from training.encoder import EncoderTexts, PairSource, fit_text_encoder
+from training.desk import Desk, seed_for
+from training.encoder import EncoderTexts, fit_text_encoder
+from training.encoder_choices import ChoiceSource
+from training.encoder_objectives import ExampleSource, PairSource
 from training.pairs import EncoderPairs, build_pairs
 from training.progress import Advance
-from training.system import Desk, seed_for
 from training.work import stage_key
 
 Bool = npt.NDArray[np.bool_]
@@ -80,6 +82,22 @@ def encoder_pairs(
     return PairSource(train, valid)
 
 
+def encoder_source(
+    data: EncodedData, split: Split, config: Config, seed: np.random.SeedSequence, *, visible: Bool | None = None
+) -> ExampleSource:
+    """Return what the encoder is to learn from, as `encoder.objective` says; see `encoder_pairs`."""
+    if _objective(data, config) == "contrastive":
+        return encoder_pairs(data, split, config, seed, visible=visible)
+    past = split.known_before(Fold.LABEL)
+    return ChoiceSource(data.log.select(past if visible is None else past & visible), config.collaborative, seed)
+
+
+def _objective(data: EncodedData, config: Config) -> str:
+    if config.encoder.objective != "auto":
+        return config.encoder.objective
+    return "choices" if data.impressions is None else "contrastive"
+
+
 def run_text_stage(
     data: EncodedData, split: Split, config: Config, desk: Desk, key: str, *, visible: Bool | None = None
 ) -> TextStage:
@@ -87,14 +105,17 @@ def run_text_stage(
 
     key: hash of the data and of what else is particular to the caller; the configuration is added here.
     """
-    sections = config.model_dump(mode="json", include={"seed", "data", "split", "encoder"})
+    read = {"seed", "data", "split", "encoder"}
+    if _objective(data, config) == "choices":
+        read.add("collaborative")
+    sections = config.model_dump(mode="json", include=read)
     n_hidden = 0 if visible is None else int((~visible).sum())
     stage, stage_id = "encoder", stage_key(key, sections, n_hidden, config.ranker.pseudo_cold_share)
     folder = desk.work.folder / stage
     if not desk.work.is_finished(stage, stage_id):
         seed = seed_for(config.seed, "encoder")
-        pairs_seed, fit_seed = seed.spawn(2)
-        pairs = encoder_pairs(data, split, config, pairs_seed, visible=visible)
+        source_seed, fit_seed = seed.spawn(2)
+        source = encoder_source(data, split, config, source_seed, visible=visible)
         table = data.catalogue.table
         texts = EncoderTexts(data.catalogue.texts, _column(table, Col.TITLE), _column(table, Col.DESCRIPTION))
         with desk.work.writing(stage, stage_id) as folder:
@@ -102,7 +123,7 @@ def run_text_stage(
                 "text encoder",
                 lambda advance: fit_text_encoder(
                     texts,
-                    pairs,
+                    source,
                     config.encoder,
                     fit_seed,
                     folder / "model",

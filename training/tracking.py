@@ -21,7 +21,9 @@ from training.logged_model import INFERENCE_PACKAGES, installed_versions, save_m
 from training.timings import Stage, StageClock
 
 TRAINING_PACKAGES: Final = ("implicit", "sentence-transformers", "torch", "transformers")
+CARD_FILE: Final = "model_card.md"
 
+_PACKAGES: Final = ("recsys-engine", *INFERENCE_PACKAGES, *TRAINING_PACKAGES)
 _MAX_BATCH: Final = 1_000  # metrics in one call to MLflow
 _MAX_PARAM_BATCH: Final = 100
 _MAX_PARAM_LENGTH: Final = 6_000
@@ -55,6 +57,7 @@ class TrainingRun:
         self._run_name = run_name
         self._tags = dict(tags or {})
         self._clock = StageClock()
+        self._description = ""  # of the version to come
         self._headline: dict[str, float] = {}  # metrics of the full system, which the model's page shows too
 
     def __enter__(self) -> "TrainingRun":
@@ -149,7 +152,7 @@ class TrainingRun:
         for system, slices in report.get("slices", {}).items():
             metrics |= _interval_metrics(f"slices/{system}", slices)
         self.log_metrics(metrics)
-        self._log_text(json.dumps(report, indent=2, ensure_ascii=False), f"{prefix}_report.json")
+        self.log_text(json.dumps(report, indent=2, ensure_ascii=False), f"{prefix}_report.json")
 
     def log_curve(self, name: str, points: Sequence[Mapping[str, float | None]]) -> None:
         """Log a curve as metrics `NAME/VALUE` by step.
@@ -170,6 +173,22 @@ class TrainingRun:
             for key, value in point.items()
             if key != "step" and value is not None
         )
+
+    def log_text(self, text: str, name: str) -> None:
+        """Log a text as a file of the run."""
+        with mlflow_errors(self.uri, f"log {name}"):
+            self._client.log_text(self.run_id, text, name)
+
+    def log_card(self, card: str, summary: str) -> None:
+        """Log a model card as model_card.md; its summary becomes the note of the run and of the version to come.
+
+        summary: Markdown; what is too long for MLflow is cut off.
+        """
+        self.log_text(card, CARD_FILE)
+        place = f"#/experiments/{self._experiment_id}/runs/{self.run_id}/artifacts/{CARD_FILE}"
+        pointer = f"\n\nThe whole card: [{CARD_FILE}]({place}) of run {self.run_id}."
+        self._description = _cut(summary, _MAX_TAG_LENGTH - len(pointer)) + pointer
+        self.set_tags({"mlflow.note.content": self._description})
 
     def log_figures(self, figures: Mapping[str, Figure]) -> None:
         """Log pictures as figures/NAME.png."""
@@ -213,12 +232,15 @@ class TrainingRun:
             client.log_outputs(self.run_id, [mlflow.entities.LoggedModelOutput(logged.model_id, step=0)])
         self._log_metrics(((name, value, 0) for name, value in self._headline.items()), logged.model_id)
         version = self.registry.register(self.run_id, f"models:/{logged.model_id}", tags)
+        if self._description:
+            with mlflow_errors(self.uri, f"describe version {version}"):
+                client.update_model_version(self.registry.model_name, version, self._description)
         self.set_tags({"model.name": self.registry.model_name, "model.version": version})
         return version
 
     def _log_config(self) -> None:
         self.log_params(dict(self._flat_config()))
-        self._log_text(yaml.safe_dump(self._config_values(), sort_keys=False, allow_unicode=True), "config.yaml")
+        self.log_text(yaml.safe_dump(self._config_values(), sort_keys=False, allow_unicode=True), "config.yaml")
 
     def _config_values(self) -> dict[str, Any]:
         values: dict[str, Any] = json.loads(self._config.model_dump_json())
@@ -233,7 +255,7 @@ class TrainingRun:
         stages = self._clock.by_path() | {"total": self._clock.root}
         self.log_metrics({f"seconds/{path}": stage.seconds for path, stage in stages.items()})
         self.log_metrics({f"peak_rss_mb/{path}": stage.peak_rss_mb for path, stage in stages.items()})
-        self._log_text(json.dumps(self._clock.root.to_dict(), indent=2, ensure_ascii=False), "timings.json")
+        self.log_text(json.dumps(self._clock.root.to_dict(), indent=2, ensure_ascii=False), "timings.json")
 
     def _log_metrics(self, metrics: Iterable[tuple[str, float, int]], model_id: str | None = None) -> None:
         now_ms = int(time.time() * 1000)
@@ -244,10 +266,6 @@ class TrainingRun:
         with mlflow_errors(self.uri, "log metrics"):
             for begin in range(0, len(entities), _MAX_BATCH):
                 self._client.log_batch(self.run_id, metrics=entities[begin : begin + _MAX_BATCH])
-
-    def _log_text(self, text: str, name: str) -> None:
-        with mlflow_errors(self.uri, f"log {name}"):
-            self._client.log_text(self.run_id, text, name)
 
 
 def curve_points(values: Mapping[str, Sequence[float]]) -> list[dict[str, float]]:
@@ -290,9 +308,13 @@ def _interval_metrics(prefix: str, table: Mapping[str, Mapping[str, Mapping[str,
     }
 
 
+def environment() -> dict[str, str]:
+    """Return the versions of the packages that a training depends on, and the commit where it is known."""
+    return installed_versions(_PACKAGES) | ({"git commit": commit} if (commit := git_commit()) is not None else {})
+
+
 def _environment_tags(config: Config) -> dict[str, str]:
-    versions = installed_versions(("recsys-engine", *INFERENCE_PACKAGES, *TRAINING_PACKAGES))
-    tags = {f"version.{name}": version for name, version in versions.items()}
+    tags = {f"version.{name}": version for name, version in installed_versions(_PACKAGES).items()}
     tags |= {"encoder.kind": config.encoder.kind, "encoder.model": config.encoder.model}
     if (commit := git_commit()) is not None:
         tags |= {"git.commit": commit, "mlflow.source.git.commit": commit}

@@ -18,6 +18,8 @@ from recsys.schema import Col
 class EncodedData:
     """The arrays that models are fitted on.
 
+    log: what expresses liking; nothing else may teach it. seen: interactions that say the user knows the item and did
+    not like it, complaints; None before the signals of reviews are read (`training.signals`).
     user_attributes: float32 `(n_users, n_attributes)`; numbers as given, strings as codes by falling frequency, NaN
     where missing.
     """
@@ -28,6 +30,7 @@ class EncodedData:
     impressions: ImpressionLog | None
     user_attributes: npt.NDArray[np.float32]
     user_attribute_names: tuple[str, ...]
+    seen: InteractionLog | None = None
 
 
 def encode_dataset(dataset: Dataset, config: DataConfig) -> EncodedData:

@@ -250,7 +250,8 @@ class PerRequestMetrics:
         return np.array([number.setdefault(user_id, len(number)) for user_id in self._user_ids], dtype=np.int64)
 
 
-def _checked_lists(recommended: npt.ArrayLike, n_items: int) -> Int64:
+def checked_lists(recommended: npt.ArrayLike, n_items: int) -> Int64:
+    """Return lists of item rows as int64 `(n_requests, k)`; errors as in `coverage`."""
     lists = np.asarray(recommended)
     if lists.ndim != 2 or not np.issubdtype(lists.dtype, np.integer):
         raise EvaluationError(
@@ -271,7 +272,7 @@ def coverage(recommended: npt.ArrayLike, n_items: int) -> float:
     recommended: int item_idx `(n_requests, k)`, -1 as padding; the same for the three functions below, as are the
     errors: `EvaluationError` on another shape or dtype and on rows outside the catalogue.
     """
-    lists = _checked_lists(recommended, n_items)
+    lists = checked_lists(recommended, n_items)
     return len(np.unique(lists[lists != PADDING])) / n_items if n_items else float("nan")
 
 
@@ -280,7 +281,7 @@ def gini_of_exposure(recommended: npt.ArrayLike, n_items: int) -> float:
 
     Items in no list count as zero exposure. NaN where nothing is recommended.
     """
-    lists = _checked_lists(recommended, n_items)
+    lists = checked_lists(recommended, n_items)
     exposure = np.sort(np.bincount(lists[lists != PADDING], minlength=n_items))
     if not exposure.sum():
         return float("nan")
@@ -294,7 +295,7 @@ def novelty(recommended: npt.ArrayLike, item_counts: npt.NDArray[np.integer]) ->
     item_counts: past interactions `(n_items,)`; each item gets one more, so that those without any stay finite.
     NaN for an empty list.
     """
-    lists = _checked_lists(recommended, len(item_counts))
+    lists = checked_lists(recommended, len(item_counts))
     if not len(item_counts):
         return np.full(len(lists), np.nan)
     surprise = -np.log2((item_counts + 1.0) / (item_counts.sum() + len(item_counts)))
@@ -308,7 +309,7 @@ def intra_list_diversity(recommended: npt.ArrayLike, item_embeddings: npt.NDArra
     item_embeddings: float `(n_items, d)`, of any norm; an all-zero row has cosine 0 to everything. NaN for lists of
     fewer than two items.
     """
-    lists = _checked_lists(recommended, len(item_embeddings))
+    lists = checked_lists(recommended, len(item_embeddings))
     result = np.full(len(lists), np.nan)
     if not len(item_embeddings):
         return result

@@ -150,6 +150,8 @@ class TextEncoder:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = n_threads or os.cpu_count() or 1
         options.inter_op_num_threads = 1
+        # Threads that spin while they wait bring little on a machine of their own and cost much on a shared one.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         session = onnxruntime.InferenceSession(
             str(folder / MODEL_FILE), sess_options=options, providers=["CPUExecutionProvider"]
         )

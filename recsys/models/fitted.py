@@ -14,7 +14,9 @@ from recsys.ids import IdMap
 from recsys.models.covisitation import Covisitation
 from recsys.models.encoder import TextEncoder
 from recsys.models.factors import ItemFactors
+from recsys.models.linear_items import Ease, NextItem
 from recsys.models.ranker import Ranker
+from recsys.models.sequence import SequenceModel
 
 Float32 = npt.NDArray[np.float32]
 
@@ -26,7 +28,7 @@ class FittedModels:
     log: the interactions that the parts were fitted on, which are also the known users' histories.
     user_attributes: float32 `(n_users, n_attributes)`, NaN where missing.
     item_embeddings: float32 `(n_items, embedding_size)`, unit rows, zero where an item has no text.
-    ranker: None until one has been trained.
+    sequence: None where it was switched off. ranker: None until one has been trained.
     """
 
     config: Config
@@ -38,7 +40,10 @@ class FittedModels:
     item_embeddings: Float32
     factors: ItemFactors
     covisitation: Covisitation
+    ease: Ease
+    next_item: NextItem
     counters: Counters
+    sequence: SequenceModel | None = None
     encoder: TextEncoder | None = None
     ranker: Ranker | None = None
 

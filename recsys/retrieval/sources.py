@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from recsys.histories import History, Request
 from recsys.models.fitted import FittedModels
-from recsys.retrieval.index import build_index, top_n
+from recsys.retrieval.index import VectorIndex, build_index, top_n
 
 Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
@@ -78,6 +78,64 @@ class CovisitationSource:
         return self._covisitation.score(request.history)
 
 
+class EaseSource:
+    """Items that the linear item model finds the whole history to speak for."""
+
+    name = "ease"
+
+    def __init__(self, models: FittedModels) -> None:
+        self._ease = models.ease
+
+    def retrieve(self, request: Request, n: int) -> Int32:
+        scores = self._ease.score(request.history)
+        rows = top_n(scores, n)
+        return rows[scores[rows] > 0]
+
+    def score_all(self, request: Request) -> Float32:
+        return self._ease.score(request.history)
+
+
+class NextItemSource:
+    """What the linear transition model expects next."""
+
+    name = "next_item"
+
+    def __init__(self, models: FittedModels) -> None:
+        self._next_item = models.next_item
+
+    def retrieve(self, request: Request, n: int) -> Int32:
+        scores = self._next_item.score(request.history)
+        rows = top_n(scores, n)
+        return rows[scores[rows] > 0]
+
+    def score_all(self, request: Request) -> Float32:
+        return self._next_item.score(request.history)
+
+
+class SequenceSource:
+    """What the sequence model expects next; nothing where it was switched off."""
+
+    name = "sequence"
+
+    def __init__(self, models: FittedModels) -> None:
+        self._sequence = models.sequence
+        self._n_items = len(models.catalogue)
+        self._index: VectorIndex | None = None
+        if self._sequence is not None:
+            vectors = np.column_stack([self._sequence.item_vectors, self._sequence.item_bias])
+            self._index = build_index(np.ascontiguousarray(vectors), exact_below=models.config.retrieval.exact_below)
+
+    def retrieve(self, request: Request, n: int) -> Int32:
+        if self._sequence is None or self._index is None or not len(request.history):
+            return _none()
+        return self._index.search(np.append(self._sequence.user_vector(request.history), np.float32(1.0)), n)
+
+    def score_all(self, request: Request) -> Float32:
+        if self._sequence is None:
+            return np.zeros(self._n_items, np.float32)
+        return self._sequence.score(request.history)
+
+
 class TextSource:
     """Items whose text is near the texts of the history."""
 
@@ -144,7 +202,17 @@ class ColdSource:
 
 
 _SOURCES: dict[str, type] = {
-    source.name: source for source in (AlsSource, CovisitationSource, TextSource, PopularSource, ColdSource)
+    source.name: source
+    for source in (
+        AlsSource,
+        EaseSource,
+        NextItemSource,
+        SequenceSource,
+        CovisitationSource,
+        TextSource,
+        PopularSource,
+        ColdSource,
+    )
 }
 
 

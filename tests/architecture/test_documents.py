@@ -16,6 +16,7 @@ DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 COMMANDS = get_command(app).commands  # type: ignore[attr-defined]
 DESIGNED = {
     "validate", "train", "evaluate", "compare", "promote", "rollback", "recommend", "export", "serve", "doctor", "demo",
+    "tune",
 }  # fmt: skip
 
 # Blocks marked as text are what commands print.

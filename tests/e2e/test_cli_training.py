@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import polars as pl
 import pytest
 from typer.testing import CliRunner, Result
@@ -104,6 +105,20 @@ def test_the_commands_that_are_told_work(trained: Trained) -> None:
 
     assert result.exit_code == 0
     assert "recsys version 2" in result.stdout
+
+
+def test_a_model_card_is_written_and_describes_the_version(trained: Trained) -> None:
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{trained.folder / 'mlflow.db'}")
+    card = client.download_artifacts(trained.first["run_id"], "model_card.md", str(trained.folder))
+    description = client.get_model_version("recsys", "1").description
+    text = Path(card).read_text(encoding="utf-8")
+    full = trained.first["report"]["systems"]["full"]["auc"]
+
+    assert text.startswith("# Model card: recsys, trained on early")
+    assert f"{full['mean']:.3f} [{full['lo']:.3f}, {full['hi']:.3f}]" in text
+    assert "held-out loss before" in text
+    assert f"auc {full['mean']:.3f}" in description
+    assert f"of run {trained.first['run_id']}" in description
 
 
 def test_nothing_unfinished_is_left(trained: Trained) -> None:

@@ -32,6 +32,7 @@ from recsys.ids import IdMap
 from recsys.models.covisitation import Covisitation
 from recsys.models.factors import ItemFactors
 from recsys.models.fitted import FittedModels
+from recsys.models.linear_items import Ease, NextItem
 from recsys.models.ranker import Ranker
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -79,6 +80,8 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         item_embeddings=vectors,
         factors=ItemFactors(vectors, vectors, np.ones(N_ITEMS, np.bool_), 0.05, 10.0),
         covisitation=Covisitation.fit(log, config.covisitation),
+        ease=Ease.fit(log, config.ease),
+        next_item=NextItem.fit(log, config.next_item),
         counters=Counters(
             BucketCounts.build(log.item_idx, log.timestamp_us, log.weight, bucket_us=bucket_us), none, none
         ),

@@ -14,10 +14,11 @@ from sentence_transformers import SentenceTransformer
 from recsys.config import EncoderConfig
 from recsys.errors import EncoderError
 from recsys.models.encoder import TextEncoder
-from training.encoder import EncoderTexts, PairSource, fit_text_encoder, make_update, tune_encoder
+from training.encoder import EncoderTexts, fit_text_encoder, make_update, tune_encoder
 from training.encoder_export import encode_with_network
 from training.encoder_loss import ContrastiveBatch
 from training.encoder_module import LoadedEncoder, load_pretrained, set_dropout
+from training.encoder_objectives import PairSource
 from training.pairs import NO_ITEM, EncoderPairs
 from training.small_encoder import build_small_encoder
 

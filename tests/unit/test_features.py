@@ -19,6 +19,7 @@ from recsys.ids import IdMap
 from recsys.models.covisitation import Covisitation
 from recsys.models.factors import ItemFactors
 from recsys.models.fitted import FittedModels
+from recsys.models.linear_items import Ease, NextItem
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 START_US = 1_704_067_200_000_000
@@ -31,6 +32,9 @@ CONTENT = np.array([[1, 0], [0, 1], [1, 1], [2, 0], [0, 0]], np.float32)
 TRANSITIONS = np.array(
     [[0, 3, 1, 0, 0], [0, 0, 2, 0, 0], [0, 0, 0, 0, 5], [0, 0, 0, 0, 0], [1, 0, 0, 0, 0]], np.float32
 )
+
+EASE = np.array([[0, 1, 2, 0, 0], [1, 0, -1, 0, 0], [0, 4, 0, 0, 0], [0, 0, 0, 0, 0], [0, 8, 0, 0, 0]], np.float32)
+NEXT_ITEM = np.array([[0, 2, 0, 0, 0], [0, 0, 6, 0, 0], [4, 0, 0, 0, 0], [0, 0, 0, 0, 0], [0, 0, 0, 1, 0]], np.float32)
 
 
 def _counts(rows: list[tuple[int, float]]) -> BucketCounts:
@@ -69,6 +73,8 @@ def _models(**overrides: Any) -> FittedModels:
         item_embeddings=EMBEDDINGS,
         factors=ItemFactors(FACTORS, CONTENT, np.array([True, True, True, False, True]), 1.0, 2.0),
         covisitation=Covisitation(sp.csr_matrix(TRANSITIONS), 3, 0.5),
+        ease=Ease(sp.csr_matrix(EASE)),
+        next_item=NextItem(sp.csr_matrix(NEXT_ITEM), 2, 1.0),
         counters=Counters(
             _counts([(0, 1), (0, 9.5), (0, 8), (1, 9), (4, 11)]),
             _counts([(0, 9), (1, 9), (1, 9), (2, 4)]),
@@ -189,6 +195,12 @@ def test_collaborative_scores_compare_factors_and_transitions() -> None:
     assert columns["covisitation_last"] == [0, 3, 1, 0, 0]
     assert columns["covisitation_second_last"] == [0, 0, 2, 0, 0]
     assert columns["covisitation_third_last"] == [0, 0, 0, 0, 0]
+    # items 0, 1 and 3 of the history speak alike
+    assert columns["ease_score"] == [1, 1, 1, 0, 0]
+    assert columns["ease_share_below"] == [0.5, 0.5, 0.5, 0, 0]
+    # the latest two: 0 with weight 1, 1 with 1/2
+    assert columns["next_item_score"] == [0, 2, 3, 0, 0]
+    assert columns["next_item_share_below"] == [0, 0.75, 1.0, 0, 0]
 
 
 def test_transitions_of_a_short_history_are_missing_beyond_it() -> None:

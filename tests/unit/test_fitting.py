@@ -8,11 +8,14 @@ import pytest
 from recsys.counters import Counters
 from recsys.errors import ConfigError
 from recsys.models.fitted import FittedModels
-from recsys.splits import Fold, make_split
+from recsys.splits import Fold, Split, make_split
+from training.desk import Desk
+from training.fits import Fits
 from training.fitting import Corpus, draw_pseudo_cold, fit_models, requests_of
 from training.progress import Reporter
+from training.ranker import RankerRows
 from training.requests import cold_requests
-from training.system import Desk, measure, train_on_past
+from training.system import measure, train_on_past
 from training.timings import StageClock
 from training.work import WorkFolder
 
@@ -213,15 +216,79 @@ def test_hidden_items_cannot_be_ordered_where_none_is_hidden(tiny_corpus: Corpus
 
 
 def test_hidden_items_are_measured_with_models_that_have_not_seen_them(hiding: Corpus, tmp_path: Path) -> None:
-    corpus = _set(hiding, ranker__rows="cold", ranker__early_stopping=5)
+    corpus = _set(hiding, ranker__rows="cold", ranker__early_stopping=5, sequence__epochs=0)
     with StageClock() as clock:
         desk = Desk(WorkFolder(tmp_path), Reporter(quiet=True), clock)
-        fit = train_on_past(corpus, desk, "key")
-        path, evaluation = measure(corpus, fit.ranker, desk)
+        fits = Fits(corpus, desk)
+        fit = train_on_past([fits], desk, "key")
+        path, evaluation = measure(fits, fit.ranker, desk)
         given = list(cold_requests(corpus.data.log, np.array([0, 1], np.int32), np.arange(80), max_history=9))
-        other, _ = measure(corpus, fit.ranker, desk, requests=given)
+        other, _ = measure(fits, fit.ranker, desk, requests=given)
 
     assert not path.models.item_counts[corpus.pseudo_cold_idx].any()
     assert path.models.covisitation.transitions[:, corpus.pseudo_cold_idx].nnz == 0
     assert evaluation.n_requests > 0
     assert other.models.item_counts[corpus.pseudo_cold_idx].all()
+
+
+def test_interactions_held_out_at_random_are_what_a_request_wants(leave_last: Corpus) -> None:
+    corpus = _set(leave_last, ranker__rows="held_out")
+    log = corpus.data.log
+    fold = np.where(np.random.default_rng(0).random(len(log)) < 0.3, Fold.LABEL, Fold.FIT).astype(np.int8)
+    fold[np.random.default_rng(1).random(len(log)) < 0.2] = Fold.TEST
+    corpus = replace(corpus, split=Split(fold, None, None))
+    rng = np.random.default_rng(2)
+    asked = {fold: list(requests_of(corpus, fold, 500, rng)) for fold in (Fold.LABEL, Fold.VALID, Fold.TEST)}
+    users = {fold: {labelled.request.user_idx for labelled in made} for fold, made in asked.items()}
+
+    assert users[Fold.LABEL]
+    assert users[Fold.VALID]
+    assert not users[Fold.LABEL] & users[Fold.VALID]
+    for wanted, made in ((Fold.LABEL, asked[Fold.VALID]), (Fold.TEST, asked[Fold.TEST])):
+        for labelled in made:
+            of_user = log.user_idx == labelled.request.user_idx
+            known = set(log.item_idx[of_user & (fold < wanted)].tolist())
+            assert set(labelled.exclude.tolist()) == known
+            assert set(labelled.relevant_idx.tolist()) == set(log.item_idx[of_user & (fold == wanted)].tolist()) - known
+
+
+def test_the_rows_of_several_ways_to_divide_the_past_are_learned_from_together(
+    tiny_corpus: Corpus, tmp_path: Path
+) -> None:
+    corpus = _set(tiny_corpus, sequence__epochs=0, ranker__max_requests=60, evaluation__max_requests=20)
+    with StageClock() as clock:
+        desk = Desk(WorkFolder(tmp_path), Reporter(quiet=True), clock)
+        train_on_past([Fits(corpus, desk), Fits(corpus, desk)], desk, "key")
+        kept = [RankerRows.load(tmp_path / f"rows-{part}" / "train.npz") for part in (1, 2)]
+
+    joined = RankerRows.join(kept)
+    assert 0 < len(kept[0].group) <= 30
+    assert len(joined.label) == len(joined.features) == joined.group.sum() == 2 * kept[0].group.sum()
+    assert joined.feature_names == kept[0].feature_names
+
+
+def test_models_of_another_choice_of_features_are_taken_over(tiny_corpus: Corpus, tmp_path: Path) -> None:
+    corpus = _set(tiny_corpus, sequence__epochs=0)
+    fewer = _set(corpus, features__groups=["text"], retrieval__sources=["text"])
+    with StageClock() as clock:
+        desk = Desk(WorkFolder(tmp_path), Reporter(quiet=True), clock)
+        fits = Fits(corpus, desk)
+        models, others = fits.models(Fold.TEST), Fits(fewer, desk, like=fits).models(Fold.TEST)
+
+    assert others.factors is models.factors
+    assert others.config == fewer.config
+    assert fits.models(Fold.TEST) is models
+
+
+def test_the_sequence_model_is_the_same_whichever_fold_is_asked_for_first(tiny_corpus: Corpus, tmp_path: Path) -> None:
+    with StageClock() as clock:
+        desk = Desk(WorkFolder(tmp_path), Reporter(quiet=True), clock)
+        straight = Fits(tiny_corpus, desk)
+        past, before_test = straight.models(Fold.LABEL).sequence, straight.models(Fold.TEST).sequence
+        directly = Fits(tiny_corpus, desk).models(Fold.TEST).sequence
+
+    assert past is not None
+    assert before_test is not None
+    assert directly is not None
+    assert before_test.item_vectors.tolist() == directly.item_vectors.tolist()
+    assert before_test.item_vectors.tolist() != past.item_vectors.tolist()

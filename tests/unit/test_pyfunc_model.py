@@ -32,10 +32,13 @@ class _Entry:
 class _Recommender:
     """Recommends i1, i2, …; the titles tell what it was asked."""
 
-    def recommend(self, user_id: str | None = None, n: int = 10, *, history: list[str]) -> list[_Entry]:
+    def recommend(
+        self, user_id: str | None = None, n: int = 10, *, history: list[str], diversity: float
+    ) -> list[_Entry]:
         if n > 1_000:
             raise RequestError(f"n is {n}; ask for at most 1000", field="n")
         title = None if user_id == "u-untitled" else f"{user_id!r} after {history}"
+        title = f"{title}, diversity {diversity}" if diversity else title
         return [_Entry(f"i{rank}", 1.0 / rank, rank, title) for rank in range(1, n + 1)]
 
 
@@ -83,6 +86,12 @@ def test_n_and_history_may_be_left_out(model: Any) -> None:
     assert model.predict(users, params={"n": 1})["title"].tolist() == ["'u7' after []", "'u8' after []"]
     assert model.predict(pd.DataFrame({"history": [["i1"]]}), params={"n": 1})["user_id"].tolist() == [None]
     assert model.predict(users.head(0)).columns.tolist()[0] == "user_id"
+
+
+def test_diversity_is_a_parameter(model: Any) -> None:
+    answer = model.predict(pd.DataFrame({"user_id": ["u7"]}), params={"n": 1, "diversity": 0.25})
+
+    assert answer["title"].tolist() == ["'u7' after [], diversity 0.25"]
 
 
 @pytest.mark.parametrize(

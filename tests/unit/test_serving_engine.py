@@ -230,6 +230,30 @@ def test_an_empty_list_cannot_be_asked_for(n: int) -> None:
         toy_engine().similar("i0", n)
 
 
+def test_a_wish_for_diversity_reaches_the_ranking_with_the_length_of_the_list() -> None:
+    path = ToyPath()
+    served: list[ServedRequest] = []
+    engine = toy_engine(path=path)
+    engine.on_served = served.append
+
+    assert ids(engine, Query(n=2, diversity=0.25)) == ORDERED_IDS[::-1][:2]
+    assert path.diversified == [(2, 0.25)]
+    # What is remembered of the answer begins with its list.
+    assert served[0].ranking.item_idx.tolist() == ORDER[::-1]
+    assert ids(engine, Query(n=2)) == ids(engine, Query(n=2, diversity=0.0)) == ORDERED_IDS[:2]
+    assert len(path.diversified) == 1
+
+
+@pytest.mark.parametrize("diversity", [-0.5, 1.5, float("nan")])
+def test_a_diversity_that_is_no_share_is_refused_before_ranking(diversity: float) -> None:
+    path = ToyPath()
+    with pytest.raises(RequestError, match=rf"diversity must be between 0 and 1 \(got {diversity}\)") as caught:
+        toy_engine(path=path).recommend(Query(diversity=diversity))
+
+    assert caught.value.field == "diversity"
+    assert path.requests == []
+
+
 def test_a_session_from_the_future_is_refused() -> None:
     entries = [SessionItem("i1"), SessionItem("i2", NOW_US + 301 * SECOND_US)]
 

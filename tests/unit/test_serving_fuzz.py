@@ -16,8 +16,8 @@ from serving.settings import Settings
 
 PATHS = ["/v1/recommendations", "/v1/similar", "/v1/events"]
 FIELDS = [
-    "user_id", "n", "history", "candidates", "exclude", "exclude_seen", "item_id", "events", "event", "event_id",
-    "timestamp", "value", "recommendation_id", "text",
+    "user_id", "n", "history", "candidates", "exclude", "exclude_seen", "diversity", "item_id", "events", "event",
+    "event_id", "timestamp", "value", "recommendation_id", "text",
 ]  # fmt: skip
 ANY_TEXT = st.text(st.characters(codec=None), max_size=20)  # lone surrogates and control characters included
 LEAVES = (

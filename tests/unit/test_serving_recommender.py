@@ -36,6 +36,8 @@ def test_items_come_with_titles_and_the_id_where_there_is_none(recommender: Reco
         {"user_id": "stranger", "history": ["i1", {"item_id": "i2", "timestamp": 1_600_000_000, "event": "view"}]},
         {"candidates": ["i4", "i2", "i3"], "n": 2},
         {"user_id": "ann", "exclude_seen": False},
+        {"user_id": "ann", "diversity": 0.5},
+        {"diversity": 1},
         {},
     ],
 )
@@ -71,6 +73,8 @@ def test_similar_items_come_with_titles(recommender: Recommender) -> None:
     [
         ({"n": 0}, r"n must be at least 1 \(got 0\)", "n"),
         ({"n": "5"}, "n must be a whole number", "n"),
+        ({"diversity": 1.5}, r"diversity must be at most 1.0 \(got 1.5\)", "diversity"),
+        ({"diversity": "much"}, "diversity must be a number", "diversity"),
         ({"history": "i1"}, "history is one string, 'i1'; pass a list of item ids", "history"),
         ({"candidates": "i1"}, "candidates is one string", "candidates"),
         ({"exclude": "i1"}, "exclude is one string", "exclude"),

@@ -114,3 +114,12 @@ def test_nothing_new_leaves_the_history_as_it_is() -> None:
     known = history((0, 10, 1.0))
 
     assert add_without_repeats(known, History.empty()) is known
+
+
+def test_reviews_weigh_by_their_rating_where_training_weighed_them_so():
+    signed = DataConfig(event_weights={"rating": 2.0, "purchase": 4.0}, rating_scale=(1.0, 5.0))
+    assert event_weight("rating", 4.0, signed) == 1.0
+    assert event_weight("rating", 1.0, signed) == 0.0
+    assert event_weight("rating", None, signed) == 2.0
+    assert event_weight("purchase", 1.0, signed) == 4.0
+    assert event_weight("rating", 1.0, signed.model_copy(update={"sentiment": "off"})) == 2.0

@@ -7,8 +7,9 @@ import torch
 from recsys.config import EncoderConfig
 from recsys.errors import EncoderError
 from recsys.models.encoder import tokenise
-from training.encoder import PairSource, tune_encoder
+from training.encoder import tune_encoder
 from training.encoder_export import encode_with_network
+from training.encoder_objectives import PairSource
 from training.small_encoder import (
     PAD_ID,
     UNKNOWN_ID,

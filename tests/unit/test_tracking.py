@@ -373,3 +373,16 @@ def _run_python(code: str) -> str:
 def test_mlflow_sends_no_telemetry() -> None:
     asked = "import mlflow.telemetry; print(mlflow.telemetry.get_telemetry_client())"
     assert _run_python(f"import recsys.registry; {asked}") == "None"
+
+
+def test_a_model_card_becomes_the_note_of_its_run_and_version(config: Config, bundle: Path) -> None:
+    with TrainingRun(config) as run:
+        run.log_card("# Card\n\nof all of it\n", "In short. " + "x" * 9_000)
+        version = run.log_bundle(bundle)
+
+    described = _client(config).get_model_version("recsys", version).description
+    assert _artifact(config, run, "model_card.md").read_text(encoding="utf-8") == "# Card\n\nof all of it\n"
+    assert described.startswith("In short. xxx")
+    assert described.endswith(f"/artifacts/model_card.md) of run {run.run_id}.")
+    assert len(described) <= 4_000
+    assert _data(config, run).tags["mlflow.note.content"] == described

@@ -3,9 +3,11 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
+import polars as pl
 import pytest
 
 from features.path import RankingPath
+from recsys.catalogue import Catalogue
 from recsys.config import EvaluationConfig
 from recsys.histories import History, InteractionLog, Request
 from recsys.ids import IdMap
@@ -14,6 +16,7 @@ from training.requests import LabelledRequest
 
 N_ITEMS = 6
 NONE = np.empty(0, np.int32)
+BEYOND = {"novelty@2", "ild@2", "miscalibration@2", "cold_share@2", "coverage@2", "gini@2"}
 
 
 @dataclass
@@ -41,6 +44,17 @@ class ToyPath:
         return SimpleNamespace(item_idx=found, score=-np.arange(len(found), dtype=np.float32))
 
 
+def _catalogue() -> Catalogue:
+    table = pl.DataFrame(
+        {
+            "item_id": [f"i{item}" for item in range(N_ITEMS)],
+            "colour": ["red", "red", "blue", "blue", "blue", "red"],
+            "categories": [["war"], ["war"], ["war", "sea"], ["sea"], [], None],
+        }
+    )
+    return Catalogue.from_items(table, ())
+
+
 def _models() -> Any:
     log = InteractionLog.from_arrays(
         np.array([0, 0, 0], np.int32),
@@ -51,7 +65,7 @@ def _models() -> Any:
         n_items=N_ITEMS,
     )
     return SimpleNamespace(
-        catalogue=range(N_ITEMS),
+        catalogue=_catalogue(),
         user_ids=IdMap(["ann", "bob"]),
         log=log,
         factors=SimpleNamespace(is_warm=np.array([True, True, False, False, False, False])),
@@ -138,7 +152,28 @@ def test_shown_lists_are_measured_by_their_order() -> None:
     # toy: 5 3 4, half right; 1 2 0 4, 2 of 4 pairs right
     assert _mean(evaluation, "toy", "auc") == pytest.approx((0.5 + 0.5) / 2)
     assert evaluation.lists is None
-    assert set(evaluation.systems["full"]) == {"auc", "mrr", "ndcg@5", "ndcg@10"}
+    assert set(evaluation.systems["full"]) - BEYOND == {"auc", "mrr", "ndcg@5", "ndcg@10"}
+    assert set(evaluation.systems["toy"]) > BEYOND
+    # The best two of what was shown: {3, 5} and {4, 1} for full, {5, 3} and {1, 2} for toy.
+    assert _mean(evaluation, "full", "coverage@2") == 4 / 6
+    assert _mean(evaluation, "toy", "cold_share@2") == pytest.approx((1.0 + 0.5) / 2)
+
+
+def test_every_system_is_judged_beyond_accuracy_by_its_best_items() -> None:
+    # toy lists 1 2; the history is item 0, a war film; items 0 and 1 have 1 and 2 of the 3 interactions
+    evaluation = _evaluate([_request([3], exclude=[0], user_idx=user) for user in (0, 1)], [5, 3], [0, 9, 8, 1, 2, 3])
+
+    assert set(evaluation.systems["full"]) > BEYOND
+    assert _mean(evaluation, "toy", "coverage@2") == 2 / 6
+    assert _mean(evaluation, "toy", "cold_share@2") == 0.5
+    assert _mean(evaluation, "toy", "novelty@2") == pytest.approx(np.mean(-np.log2([3 / 9, 1 / 9])))
+    assert _mean(evaluation, "toy", "ild@2") == 1.0
+    assert _mean(evaluation, "toy", "miscalibration@2") == pytest.approx(-np.log(0.99 * 0.75 + 0.01))
+    assert _mean(evaluation, "toy", "gini@2") == pytest.approx(4 / 6)
+    # full lists 5 3, and 5 has no category
+    assert _mean(evaluation, "full", "miscalibration@2") == pytest.approx(np.log(100))
+    assert evaluation.differences["toy"]["cold_share@2"].mean == 0.5
+    assert "coverage@2" not in evaluation.slices["full"]["user=warm"]
 
 
 def test_every_system_is_compared_with_the_full_one_on_the_same_requests() -> None:

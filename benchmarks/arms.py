@@ -1,0 +1,114 @@
+"""Trains a trial and measures it; and the ablations, the same without one of its groups, measured beside it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+
+from benchmarks.suites import Trial
+from features.path import RankingPath
+from recsys.config import Config
+from recsys.splits import Fold
+from training.desk import Desk, seed_for
+from training.evaluation import Measured
+from training.fits import Fits
+from training.fitting import Corpus
+from training.system import measure_path, train_on_past
+from training.work import WorkFolder, stage_key
+
+_COLLABORATIVE: Final = ("als", "ease", "next_item", "covisitation")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One ablation.
+
+    settings: dotted settings in which it differs from the whole. keeps_models: whether it differs in candidates and
+    features alone. has_encoder: whether its text stage is another one.
+    """
+
+    settings: Callable[[Config], dict[str, object]]
+    keeps_models: bool = True
+    has_encoder: bool = False
+
+
+def _without(group: str, *sources: str) -> Callable[[Config], dict[str, object]]:
+    return lambda config: {
+        "features.groups": [name for name in config.features.groups if name != group],
+        "retrieval.sources": [name for name in config.retrieval.sources if name not in sources],
+    }
+
+
+WITHOUT_TEXT: Final = "without text"
+ARMS: Final = {
+    # Neither columns nor candidates from text, and no embedding behind the factors that content predicts.
+    WITHOUT_TEXT: Arm(_without("text", "text"), keeps_models=False),
+    "frozen text": Arm(lambda _: {"encoder.tune": "none"}, keeps_models=False, has_encoder=True),
+    "without collaborative": Arm(_without("collaborative", *_COLLABORATIVE)),
+    "without sequence": Arm(_without("sequence", "sequence")),
+    "without session": Arm(_without("session")),
+    "without popularity": Arm(_without("popularity", "popular")),
+}
+
+
+@dataclass(frozen=True)
+class TrialFits:
+    """The fits of a trial's parts, and those that answer its test."""
+
+    parts: list[Fits]
+    test: Fits
+
+    @staticmethod
+    def of(trial: Trial, desk: Desk) -> "TrialFits":
+        """Prepare the fits of a trial."""
+        parts = [Fits(corpus, desk) for corpus in trial.parts]
+        return TrialFits(parts, parts[0] if trial.test is None else Fits(trial.test, desk))
+
+    def like(self, config: Config, desk: Desk) -> "TrialFits":
+        """Return the same fits under a configuration with other features and candidates."""
+        parts = [Fits(replace(one.corpus, config=config), desk, like=one) for one in self.parts]
+        if self.test is self.parts[0]:
+            return TrialFits(parts, parts[0])
+        return TrialFits(parts, Fits(replace(self.test.corpus, config=config), desk, like=self.test))
+
+
+def measure_trial(trial: Trial, fits: TrialFits, desk: Desk, *, name: str = "", only_full: bool = False) -> Measured:
+    """Train on a trial's parts and return how the system does on its requests."""
+    fit = train_on_past(fits.parts, desk, stage_key(trial.key, name))
+    corpus = fits.test.corpus
+    path = RankingPath(fits.test.models(Fold.TEST).with_ranker(fit.ranker))
+    seed = seed_for(corpus.config.seed, "evaluation")
+    return measure_path(path, trial.requests, corpus, desk, seed, only_full=only_full)
+
+
+def measure_arm(
+    name: str, trial: Trial, fits: TrialFits, desk: Desk, trial_of: Callable[[Config, Desk], Trial]
+) -> Measured:
+    """Train an arm and return its figures on the trial's requests, as the system `full`.
+
+    trial_of: makes the trial of another configuration, text stage and all.
+    """
+    arm, whole = ARMS[name], fits.test.corpus.config
+    config = whole.with_overrides(arm.settings(whole))
+    desk = replace(desk, work=WorkFolder(desk.work.folder / name.replace(" ", "-")))
+    if arm.keeps_models:
+        return measure_trial(trial, fits.like(config, desk), desk, name=name, only_full=True)
+    if arm.has_encoder:
+        trial = replace(trial_of(config, desk), requests=trial.requests)
+    else:
+        trial = replace(
+            trial,
+            parts=[_without_embeddings(corpus, config) for corpus in trial.parts],
+            test=None if trial.test is None else _without_embeddings(trial.test, config),
+        )
+    return measure_trial(trial, TrialFits.of(trial, desk), desk, name=name, only_full=True)
+
+
+def _without_embeddings(corpus: Corpus, config: Config) -> Corpus:
+    return replace(corpus, config=config, item_embeddings=np.zeros_like(corpus.item_embeddings))
+
+
+def arms_of(names: Sequence[str], config: Config) -> list[str]:
+    """Return those of the named arms that differ from the whole under a configuration."""
+    return [name for name in names if config.with_overrides(ARMS[name].settings(config)) != config]

@@ -1,0 +1,2 @@
+"""placeholder"""
+def published_for(suite: str): return []

@@ -1,0 +1,163 @@
+"""Linear item models in closed form: items of a history speak, with a weight each, for every other item.
+
+`Ease` asks which items belong to a history at all, `NextItem` which one comes next.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import scipy.linalg
+import scipy.sparse as sp
+
+from recsys.config import EaseConfig, NextItemConfig
+from recsys.histories import History, InteractionLog
+
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+Int32 = npt.NDArray[np.int32]
+
+_CHUNK_ROWS: Final = 200_000
+
+
+@dataclass(frozen=True)
+class Ease:
+    """Item-to-item weights, float32 CSR `(n_items, n_items)`: row = item of the history, column = item scored."""
+
+    weights: sp.csr_matrix
+
+    @staticmethod
+    def fit(log: InteractionLog, config: EaseConfig) -> "Ease":
+        """Solve equation 8 of Steck (2019), "Embarrassingly shallow autoencoders for sparse data".
+
+        Deviations: in the Gram matrix a pair of items of one user counts `1 - nearness` plus, where at most three times
+        `nearness_steps` interactions lie between them, `nearness * exp(-distance / nearness_steps)`: what was turned to
+        together says more than what one life has in common. Only the `max_items` most frequent items take part, and
+        of each row only the `max_neighbours` weights that are largest in size are kept. An interaction counts once per
+        user and item, whatever its weight; those of weight 0 or less do not count.
+        """
+        log = log.select(log.weight > 0)
+        items = _most_frequent(log, config.max_items)
+        if not len(items):
+            return Ease(_no_weights(log.n_items))
+        seen = (log.matrix() > 0).astype(np.float32)[:, items]
+        gram = (seen.T @ seen).toarray().astype(np.float64)  # (m, m)
+        frequency = np.diag(gram).copy()
+        if config.nearness > 0:
+            near = _nearness(log, config.nearness_steps)[items][:, items].toarray()
+            gram = (1.0 - config.nearness) * gram + config.nearness * near
+        gram[np.diag_indices_from(gram)] = frequency + config.regularization
+        precision = scipy.linalg.inv(gram, overwrite_a=True, check_finite=False)
+        weights = (-precision / np.diag(precision)).astype(np.float32)  # (m, m)
+        np.fill_diagonal(weights, 0.0)
+        return Ease(_strongest(weights, items, log.n_items, config.max_neighbours))
+
+    def score(self, history: History) -> Float32:
+        """Return how strongly the history's items speak for every item, float32 `(n_items,)`.
+
+        An item counts once, however often it is in the history.
+        """
+        rows = self.weights[np.unique(history.item_idx[history.weight > 0])]
+        return np.bincount(rows.indices, weights=rows.data, minlength=self.weights.shape[1]).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class NextItem:
+    """Item-to-next-item weights, float32 CSR `(n_items, n_items)`: row = item of the history, column = what follows.
+
+    window: latest items of a history that are read. fading: exponent of their weight, `steps_back ** -fading`.
+    """
+
+    weights: sp.csr_matrix
+    window: int
+    fading: float
+
+    @staticmethod
+    def fit(log: InteractionLog, config: NextItemConfig) -> "NextItem":
+        """Regress each interaction's item on the latest items before it: `B = (FᵀF + λI)⁻¹ FᵀY`.
+
+        The transition model of Choe, Kim, Lee and Lee (2021), "Session-aware linear item-item models for
+        session-based recommendation" (SLIT, equation 7). Deviations: a whole history is one session, only the very next
+        item is the target, the items before it weigh `steps_back ** -fading` instead of exponentially less, and rows
+        and entries are limited as in `Ease.fit`. Interactions of weight 0 or less do not count.
+        """
+        log = log.select(log.weight > 0)
+        items = _most_frequent(log, config.max_items)
+        if not len(items):
+            return NextItem(_no_weights(log.n_items), config.window, config.fading)
+        place = np.full(log.n_items, -1, np.int32)
+        place[items] = np.arange(len(items), dtype=np.int32)
+        gram, cross = np.zeros((len(items),) * 2), np.zeros((len(items),) * 2)
+        for start in range(0, len(log), _CHUNK_ROWS):
+            before, after = _next_item_rows(log, place, range(start, min(start + _CHUNK_ROWS, len(log))), config)
+            gram += (before.T @ before).toarray()
+            cross += (before.T @ after).toarray()
+        gram[np.diag_indices_from(gram)] += config.regularization
+        weights = scipy.linalg.solve(gram, cross, assume_a="pos", overwrite_a=True, overwrite_b=True)
+        kept = _strongest(weights.astype(np.float32), items, log.n_items, config.max_neighbours)
+        return NextItem(kept, config.window, config.fading)
+
+    def score(self, history: History) -> Float32:
+        """Return how strongly the latest items point to every item, float32 `(n_items,)`."""
+        latest = history.item_idx[history.weight > 0][-self.window :]
+        rows = self.weights[latest]
+        strength = np.arange(len(latest), 0, -1, dtype=np.float32) ** np.float32(-self.fading)
+        each = np.repeat(strength, np.diff(rows.indptr)) * rows.data
+        return np.bincount(rows.indices, weights=each, minlength=self.weights.shape[1]).astype(np.float32)
+
+
+def _most_frequent(log: InteractionLog, n: int) -> Int32:
+    """Return at most `n` items that occur, int32, sorted; of equally frequent ones the lower rows."""
+    counts = log.item_counts()
+    return np.sort(np.argsort(-counts, kind="stable")[: min(n, int((counts > 0).sum()))]).astype(np.int32)
+
+
+def _nearness(log: InteractionLog, steps: float) -> sp.csr_matrix:
+    """Return the sum over pairs of one user's interactions of `exp(-distance / steps)`, symmetric CSR."""
+    total = sp.csr_matrix((log.n_items, log.n_items), dtype=np.float32)
+    for distance in range(1, int(3 * steps) + 2):
+        if distance >= len(log):
+            break
+        first, second = log.item_idx[:-distance], log.item_idx[distance:]
+        keep = log.user_idx[:-distance] == log.user_idx[distance:]
+        data = np.full(int(keep.sum()), np.exp(-distance / steps), np.float32)
+        total = total + sp.csr_matrix((data, (first[keep], second[keep])), shape=total.shape)
+    return (total + total.T).tocsr()
+
+
+def _next_item_rows(
+    log: InteractionLog, place: Int32, rows: range, config: NextItemConfig
+) -> tuple[sp.csr_matrix, sp.csr_matrix]:
+    """Return for some rows of the log the weighted items before each and the item itself, CSR `(len(rows), m)`."""
+    target = np.arange(rows.start, rows.stop)
+    n_items = int((place >= 0).sum())
+    parts: list[tuple[npt.NDArray[np.int64], Int32, Float32]] = []
+    for steps_back in range(1, config.window + 1):
+        source = target - steps_back
+        keep = source >= log.indptr[log.user_idx[target]]
+        column = place[log.item_idx[source[keep]]]
+        known = column >= 0
+        row = np.flatnonzero(keep)[known]
+        parts.append((row, column[known], np.full(len(row), steps_back**-config.fading, np.float32)))
+    row, column, data = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    before = sp.csr_matrix((data, (row, column)), shape=(len(rows), n_items))
+    own = place[log.item_idx[target]]
+    known = own >= 0
+    ones = np.ones(int(known.sum()), np.float32)
+    return before, sp.csr_matrix((ones, (np.flatnonzero(known), own[known])), shape=before.shape)
+
+
+def _strongest(weights: Float32, items: Int32, n_items: int, k: int) -> sp.csr_matrix:
+    """Return the `k` entries of each row that are largest in size, among rows and columns of the whole catalogue."""
+    k = min(k, len(items))
+    columns = np.sort(np.argpartition(-np.abs(weights), k - 1, axis=1)[:, :k], axis=1)  # (m, k)
+    data = np.take_along_axis(weights, columns, axis=1)
+    lengths = np.zeros(n_items, np.int64)
+    lengths[items] = k
+    indptr = np.concatenate([[0], np.cumsum(lengths)])
+    return sp.csr_matrix((data.ravel(), items[columns].ravel(), indptr), shape=(n_items, n_items))
+
+
+def _no_weights(n_items: int) -> sp.csr_matrix:
+    return sp.csr_matrix((n_items, n_items), dtype=np.float32)

@@ -1,0 +1,158 @@
+"""The closed-form item models, against slow second implementations and hand-worked cases."""
+
+import numpy as np
+import pytest
+
+from recsys.config import EaseConfig, NextItemConfig
+from recsys.histories import History, InteractionLog
+from recsys.models.linear_items import Ease, NextItem
+
+SEQUENCES = [[0, 1, 2, 3], [1, 2, 0], [4, 1, 2], [3, 0], [2, 4, 0, 1]]
+
+
+def _log(sequences: list[list[int]], n_items: int = 6, weights: list[float] | None = None) -> InteractionLog:
+    user = np.repeat(np.arange(len(sequences)), [len(sequence) for sequence in sequences]).astype(np.int32)
+    item = np.concatenate([np.array(sequence, np.int32) for sequence in sequences])
+    weight = np.ones(len(item), np.float32) if weights is None else np.array(weights, np.float32)
+    return InteractionLog.from_arrays(user, item, np.arange(len(item)), weight, n_users=len(sequences), n_items=n_items)
+
+
+def _history(items: list[int], weights: list[float] | None = None) -> History:
+    weight = np.ones(len(items)) if weights is None else np.array(weights)
+    return History(np.array(items, np.int32), np.arange(len(items)), weight.astype(np.float32))
+
+
+def _plain_ease(sequences: list[list[int]], n_items: int, penalty: float) -> np.ndarray:
+    """EASE by its definition: column by column, the ridge regression of an item on all others."""
+    seen = np.array([[item in sequence for item in range(n_items)] for sequence in sequences], float)
+    weights = np.zeros((n_items, n_items))
+    for target in range(n_items):
+        others = [item for item in range(n_items) if item != target]
+        gram = seen[:, others].T @ seen[:, others] + penalty * np.eye(len(others))
+        weights[others, target] = np.linalg.solve(gram, seen[:, others].T @ seen[:, target])
+    return weights
+
+
+def test_ease_is_a_ridge_regression_of_every_item_on_the_others() -> None:
+    model = Ease.fit(_log(SEQUENCES, n_items=5), EaseConfig(regularization=2.0, nearness=0.0))
+
+    assert model.weights.toarray() == pytest.approx(_plain_ease(SEQUENCES, 5, 2.0), abs=1e-6)
+    assert model.weights.dtype == np.float32
+
+
+def test_an_item_speaks_once_however_often_it_was_turned_to() -> None:
+    model = Ease.fit(_log(SEQUENCES), EaseConfig(regularization=2.0, nearness=0.0))
+    weights = model.weights.toarray()
+
+    assert model.score(_history([3, 1, 3])) == pytest.approx(weights[1] + weights[3], abs=1e-6)
+    assert not model.score(_history([])).any()
+
+
+def test_items_turned_to_together_speak_louder_for_each_other_than_the_same_items_far_apart() -> None:
+    # 0 and 1 always lie next to each other, 0 and 2 always far apart; all three occur equally often.
+    far = [3, 4, 5, 6, 7, 8, 9]
+    log = _log([[0, 1, *far, 2], [1, 0, *far, 2], [2, *far, 0, 1]], n_items=10)
+
+    plain = Ease.fit(log, EaseConfig(regularization=5.0, nearness=0.0)).weights.toarray()
+    near = Ease.fit(log, EaseConfig(regularization=5.0, nearness=0.8, nearness_steps=2.0)).weights.toarray()
+
+    assert plain[0, 1] == pytest.approx(plain[0, 2], abs=1e-6)
+    assert near[0, 1] > 2 * near[0, 2]
+
+
+def test_nearness_counts_pairs_of_one_user_by_their_distance() -> None:
+    log = _log([[0, 1, 2], [2, 0]], n_items=3)
+    model = Ease.fit(log, EaseConfig(regularization=1.0, nearness=1.0, nearness_steps=1.0))
+    step = np.exp(-1.0)
+    gram = np.array([[2, step, step**2 + step], [step, 1, step], [step**2 + step, step, 2]]) + np.eye(3)
+    precision = np.linalg.inv(gram)
+    expected = -precision / np.diag(precision)
+    np.fill_diagonal(expected, 0.0)
+
+    assert model.weights.toarray() == pytest.approx(expected, abs=1e-6)
+
+
+def test_only_the_most_frequent_items_take_part() -> None:
+    model = Ease.fit(_log([[0, 1], [0, 1], [0, 2], [1, 3]]), EaseConfig(regularization=1.0, max_items=2))
+
+    taking_part = np.flatnonzero(np.abs(model.weights.toarray()).sum(axis=0))
+    assert taking_part.tolist() == [0, 1]
+
+
+def test_the_largest_weights_in_size_are_kept_negative_ones_too() -> None:
+    whole = Ease.fit(_log(SEQUENCES, n_items=5), EaseConfig(regularization=0.5, nearness=0.0)).weights.toarray()
+    kept = Ease.fit(
+        _log(SEQUENCES, n_items=5), EaseConfig(regularization=0.5, nearness=0.0, max_neighbours=2)
+    ).weights.toarray()
+
+    for row in range(5):
+        largest = np.sort(np.argsort(-np.abs(whole[row]))[:2])
+        assert np.flatnonzero(kept[row]).tolist() == largest.tolist()
+        assert kept[row, largest] == pytest.approx(whole[row, largest])
+    assert (kept < 0).any()
+
+
+@pytest.mark.parametrize("model", [Ease, NextItem])
+def test_what_was_not_liked_teaches_nothing(model: type[Ease] | type[NextItem]) -> None:
+    config = EaseConfig(regularization=1.0) if model is Ease else NextItemConfig(regularization=1.0)
+    disliked = model.fit(_log([[0, 1, 2], [0, 2]], weights=[1, 0, 1, 1, 1]), config)  # type: ignore[arg-type]
+    without = model.fit(_log([[0, 2], [0, 2]]), config)  # type: ignore[arg-type]
+
+    assert disliked.weights.toarray().tolist() == without.weights.toarray().tolist()
+    assert disliked.score(_history([0, 1], [1.0, -1.0])).tolist() == disliked.score(_history([0])).tolist()
+
+
+@pytest.mark.parametrize("model", [Ease, NextItem])
+def test_an_empty_log_gives_no_weights(model: type[Ease] | type[NextItem]) -> None:
+    nothing = np.empty(0, np.int32)
+    log = InteractionLog.from_arrays(nothing, nothing, nothing, nothing, n_users=2, n_items=3)
+    fitted = model.fit(log, EaseConfig() if model is Ease else NextItemConfig())  # type: ignore[arg-type]
+
+    assert fitted.weights.shape == (3, 3)
+    assert not fitted.score(_history([0, 2])).any()
+
+
+def _plain_next_item(
+    sequences: list[list[int]], n_items: int, penalty: float, window: int, fading: float
+) -> np.ndarray:
+    """The regression of what comes next on what came before, interaction by interaction."""
+    before, after = [], []
+    for sequence in sequences:
+        for place, item in enumerate(sequence):
+            row = np.zeros(n_items)
+            for steps_back in range(1, min(place, window) + 1):
+                row[sequence[place - steps_back]] += steps_back**-fading
+            before.append(row)
+            after.append(np.eye(n_items)[item])
+    x, y = np.array(before), np.array(after)
+    return np.linalg.solve(x.T @ x + penalty * np.eye(n_items), x.T @ y)
+
+
+@pytest.mark.parametrize(("window", "fading"), [(1, 0.7), (2, 0.7), (30, 1.5)])
+def test_next_item_weights_regress_each_item_on_those_before_it(window: int, fading: float) -> None:
+    config = NextItemConfig(regularization=1.5, window=window, fading=fading)
+    model = NextItem.fit(_log(SEQUENCES, n_items=5), config)
+
+    assert model.weights.toarray() == pytest.approx(_plain_next_item(SEQUENCES, 5, 1.5, window, fading), abs=1e-6)
+
+
+def test_the_log_is_read_in_parts_without_a_seam(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = NextItemConfig(regularization=1.0)
+    whole = NextItem.fit(_log(SEQUENCES), config).weights.toarray()
+    monkeypatch.setattr("recsys.models.linear_items._CHUNK_ROWS", 3)
+
+    assert NextItem.fit(_log(SEQUENCES), config).weights.toarray() == pytest.approx(whole, abs=1e-6)
+
+
+def test_the_direction_of_a_transition_matters() -> None:
+    model = NextItem.fit(_log([[0, 1], [0, 1], [2, 0]]), NextItemConfig(regularization=0.1))
+
+    assert model.score(_history([0])).argmax() == 1
+    assert model.score(_history([1])).max() == 0.0
+
+
+def test_newer_items_of_a_history_speak_louder_and_old_ones_not_at_all() -> None:
+    model = NextItem.fit(_log(SEQUENCES), NextItemConfig(regularization=1.0, window=2, fading=1.0))
+    weights = model.weights.toarray()
+
+    assert model.score(_history([3, 4, 0])) == pytest.approx(weights[0] + weights[4] / 2, abs=1e-6)

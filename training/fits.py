@@ -1,0 +1,77 @@
+"""The models of one corpus along the folds, each fitted when it is first asked for."""
+
+from dataclasses import replace
+from typing import Final
+
+from recsys.config import Config
+from recsys.models.fitted import FittedModels
+from recsys.splits import Fold
+from training.desk import Desk, seed_for
+from training.fitting import Corpus, fit_models, known_to
+from training.sequence import SequenceFit, fit_sequence
+
+_NAMES: Final[dict[Fold | None, str]] = {
+    Fold.LABEL: "models of the past",
+    Fold.TEST: "models before the test",
+    None: "models of everything",
+}
+_BEFORE: Final[dict[Fold | None, Fold]] = {Fold.TEST: Fold.LABEL, None: Fold.TEST}
+
+
+class Fits:
+    """Fits everything but the ranker on what is known at a fold.
+
+    The sequence model is fitted once, on the past, and brought up to date for later folds from there; all else is
+    fitted anew. The same corpus and seed give the same models, whichever of them was asked for before.
+    """
+
+    def __init__(self, corpus: Corpus, desk: Desk, *, like: "Fits | None" = None) -> None:
+        """Prepare the fits of a corpus.
+
+        like: fits of the same corpus under a configuration that differs in features, retrieval and ranker alone, whose
+        models are taken over.
+        """
+        self.corpus = corpus
+        self._desk = desk
+        self._like = like
+        self._sequences: dict[Fold | None, SequenceFit] = {}
+        self._models: dict[Fold | None, FittedModels] = {}
+
+    def models(self, fold: Fold | None) -> FittedModels:
+        """Return the models fitted on what is known before rows of `fold` are made (None: on all data)."""
+        if fold not in self._models:
+            self._models[fold] = self._fitted(fold)
+        return self._models[fold]
+
+    def _fitted(self, fold: Fold | None) -> FittedModels:
+        config = self.corpus.config
+        if self._like is not None:
+            return replace(self._like.models(fold), config=config)
+        sequence = self._sequence(fold).export() if uses_sequence(config) else None
+        seed = seed_for(config.seed, "factors")
+        name = _NAMES.get(fold, "models")
+        return self._desk.run(name, lambda _: fit_models(self.corpus, fold, seed, sequence=sequence))
+
+    def _sequence(self, fold: Fold | None) -> SequenceFit:
+        if fold not in self._sequences:
+            corpus = self.corpus
+            start = self._sequence(_BEFORE[fold]) if fold in _BEFORE else None
+            log = corpus.data.log.select(known_to(corpus, fold) & (corpus.data.log.weight > 0))
+            self._sequences[fold] = self._desk.run(
+                "sequence model" if start is None else "sequence model, brought up to date",
+                lambda advance: fit_sequence(
+                    log,
+                    corpus.item_embeddings,
+                    corpus.config.sequence,
+                    seed_for(corpus.config.seed, "sequence"),
+                    start=start,
+                    on_progress=lambda step, total, loss: advance(step, total, f"loss {loss:.3f}"),
+                ),
+            )
+        return self._sequences[fold]
+
+
+def uses_sequence(config: Config) -> bool:
+    """Return whether anything reads the sequence model's scores."""
+    wanted = "sequence" in config.features.groups or "sequence" in config.retrieval.sources
+    return wanted and config.sequence.epochs > 0
