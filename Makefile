@@ -6,8 +6,11 @@ BIN := .venv/bin
 STAMP := .venv/installed
 # Package index to take torch from, where it should not be the usual one (to choose a build, say).
 TORCH_INDEX ?=
+PEERS := .venv-peers/bin
+PEERS_STAMP := .venv-peers/installed
+PEERS_PINS := benchmarks/peers/constraints.txt
 
-.PHONY: demo test setup lint format docs serve clean
+.PHONY: demo test setup lint format docs serve clean bench-peers
 .DEFAULT_GOAL := help
 
 help:
@@ -16,6 +19,7 @@ help:
 	@echo 'make serve   answer requests on http://127.0.0.1:8000 with the champion'
 	@echo 'make lint    style, types and import contracts'
 	@echo 'make docs    write the generated parts of docs/ and configs/'
+	@echo 'make bench-peers   set up the libraries to compare with, in .venv-peers'
 	@echo 'make setup   only make .venv'
 	@echo 'make clean   remove what the tools left, but neither .venv nor models'
 
@@ -30,6 +34,21 @@ $(STAMP): pyproject.toml constraints.txt
 		$(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[offline,dev]'
 	@touch $(STAMP)
+
+bench-peers: $(PEERS_STAMP)
+
+# torch comes first and alone: left to the others, its version brings gigabytes for graphics cards. LightFM is built
+# from its source, which takes a C compiler.
+$(PEERS_STAMP): benchmarks/peers/requirements.txt $(PEERS_PINS)
+	@test -n '$(PYTHON)' || { echo 'error: no Python 3.11 or 3.12 was found; name one: make bench-peers PYTHON=…' >&2; exit 2; }
+	@echo "setting up .venv-peers with $$($(PYTHON) --version); it takes some minutes and 2.5 GB"
+	@test -x $(PEERS)/python && $(PEERS)/python -c '' 2>/dev/null || $(PYTHON) -m venv --clear .venv-peers
+	@$(PEERS)/python -m pip install --quiet --disable-pip-version-check -c $(PEERS_PINS) \
+		$(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+	@$(PEERS)/python -m pip install --quiet --disable-pip-version-check -c $(PEERS_PINS) setuptools
+	@$(PEERS)/python -m pip install --quiet --disable-pip-version-check -c $(PEERS_PINS) -r benchmarks/peers/requirements.txt
+	@$(PEERS)/python -m pip install --quiet --disable-pip-version-check -c $(PEERS_PINS) --no-deps recommenders
+	@touch $(PEERS_STAMP)
 
 demo: setup
 	@$(BIN)/recsys demo

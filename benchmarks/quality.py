@@ -19,6 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,8 +30,19 @@ from benchmarks.peers.published import published_for  # noqa: E402
 from benchmarks.peers.registry import peers_for  # noqa: E402
 from benchmarks.peers.runner import Protocol, peer_task, run_peers  # noqa: E402
 from benchmarks.suites import SUITES, Suite, Trial  # noqa: E402
+from benchmarks.text_systems import (  # noqa: E402
+    FROZEN_TEXT,
+    TF_IDF,
+    TUNED_TEXT,
+    Embedded,
+    measure_profile,
+    measure_regression,
+    tf_idf,
+)
 from recsys.config import Config  # noqa: E402
+from recsys.datasets.dataset import Dataset  # noqa: E402
 from recsys.errors import RecsysError  # noqa: E402
+from recsys.evaluation.intervals import Interval, paired_difference  # noqa: E402
 from recsys.evaluation.report import SuiteReport  # noqa: E402
 from recsys.preset_files import preset_for  # noqa: E402
 from training.candidates import candidate_recall  # noqa: E402
@@ -59,6 +71,7 @@ class SuiteRun:
     extras: Extras
     peer_reports: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     candidates: dict[str, Any] = field(default_factory=dict)
+    text_gain: Interval | None = None
 
     def measure(self, config: Config) -> Measured:
         """Return all systems on all requests of all seeds."""
@@ -78,11 +91,41 @@ class SuiteRun:
         measured = measure_trial(trial, fits, desk)
         if suite.reports_candidates and not self.candidates:
             self.candidates = desk.run("recall of the sources", lambda _: candidate_recall(fits.parts[0]))
+        measured = self._with_text_systems(measured, trial, dataset, desk)
         for name in arms_of(self.extras.arms, config):
             desk.reporter.say(f"-- {name}")
             arm = measure_arm(name, trial, fits, desk, lambda other, at: suite.trial(dataset, folder, other, at))
             measured = measured.beside(name, arm.results[FULL], arm.lists[FULL])
         return self._with_peers(measured, trial, fits, desk) if self.extras.peers else measured
+
+    def _with_text_systems(self, measured: Measured, trial: Trial, dataset: Dataset, desk: Desk) -> Measured:
+        """Return the figures with those of texts alone beside them; on items without behaviour by a regression."""
+        baseline = desk.run("tf-idf", lambda _: tf_idf(trial))
+        if not self.suite.hides_items:
+            return measured.beside(TF_IDF, *measure_profile(trial, baseline.test, measured))
+        config = trial.parts[0].config.with_overrides({"encoder.tune": "none"})
+        frozen = Embedded.of(
+            self.suite.trial(dataset, self.data_folder / self.suite.folder, config, self._at(desk, "frozen-text"))
+        )
+        found = {f"text alone, {TF_IDF}": baseline, FROZEN_TEXT: frozen, TUNED_TEXT: Embedded.of(trial)}
+        for name, embedded in found.items():
+            metrics, lists, penalty = desk.run(
+                name, lambda _, embedded=embedded, so_far=measured: measure_regression(trial, embedded, so_far)
+            )
+            desk.reporter.say(f"  {name}: penalty {penalty:g}")
+            measured = measured.beside(name, metrics, lists)
+        tuned, untuned = (measured.results[name].arrays()["ndcg@20"] for name in (TUNED_TEXT, FROZEN_TEXT))
+        self.text_gain = paired_difference(
+            tuned,
+            untuned,
+            clusters=measured.results[TUNED_TEXT].clusters(),
+            rng=np.random.default_rng(seed_for(config.seed, "text gain")),
+        )
+        return measured
+
+    @staticmethod
+    def _at(desk: Desk, name: str) -> Desk:
+        return replace(desk, work=WorkFolder(desk.work.folder / name))
 
     def _with_peers(self, measured: Measured, trial: Trial, fits: TrialFits, desk: Desk) -> Measured:
         corpus = fits.test.corpus
@@ -116,6 +159,7 @@ def run_suite(suite: Suite, data_folder: Path, config: Config, work: Path, extra
         run = SuiteRun(suite, data_folder, Desk(WorkFolder(work), Reporter(), clock), extras)
         measured = run.measure(config)
         evaluation = measured.summarised(config.evaluation, seed_for(config.seed, "summary"))
+    gain = run.text_gain
     return SuiteReport(
         suite=suite.name,
         split=suite.split,
@@ -136,6 +180,9 @@ def run_suite(suite: Suite, data_folder: Path, config: Config, work: Path, extra
             "candidates": run.candidates,
             "peers": run.peer_reports,
             "published": published_for(suite.name),
+            "fine-tuned over frozen text, ndcg@20": None
+            if gain is None
+            else {"mean": gain.mean, "lo": gain.lo, "hi": gain.hi},
         },
     )
 

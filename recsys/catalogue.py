@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -50,6 +50,19 @@ class Catalogue:
         if Col.TITLE not in self.table.columns:
             return list(self.ids.ids)
         return [title or id_ for title, id_ in zip(self.table[Col.TITLE].to_list(), self.ids.ids, strict=True)]
+
+    def without_attributes(self) -> "Catalogue":
+        """Return the same items with their texts alone."""
+        n = len(self)
+        return replace(
+            self,
+            values=sp.csr_matrix((n, 0), dtype=np.float32),
+            value_names=[],
+            value_field=np.empty(0, np.int32),
+            value_fields=[],
+            numeric=np.empty((n, 0), np.float32),
+            numeric_fields=[],
+        )
 
     @staticmethod
     def from_items(items: pl.DataFrame, text_fields: Sequence[str], *, min_value_count: int = 2) -> "Catalogue":

@@ -245,12 +245,16 @@ class SequenceConfig(Section):
     n_layers: Count = Field(default=2, description="Transformer blocks.")
     n_heads: Count = Field(default=2, description="Attention heads; they divide the width.")
     feedforward: Count = Field(default=2, description="Width of the inner layers, in widths of the network.")
-    max_length: Annotated[int, Field(ge=2)] = Field(default=64, description="Latest history items that it reads.")
+    max_length: Annotated[int, Field(ge=2)] = Field(default=128, description="Latest history items that it reads.")
     dropout: Share = Field(default=0.2, description="Dropout in training.")
     epochs: Annotated[int, Field(ge=0)] = Field(
-        default=30, description="Passes over the histories at most; early stopping may end sooner. 0 switches it off."
+        default=12,
+        description="Passes over the histories at most; early stopping may end sooner. The learning rate falls to "
+        "nothing over them. 0 switches it off.",
     )
-    max_train_seconds: Positive = Field(default=240.0, description="Training ends after the epoch that passes this.")
+    max_train_seconds: Positive = Field(
+        default=360.0, description="Training ends when this time is up; the learning rate falls sooner where it has to."
+    )
     overlap: Annotated[float, Field(ge=0, lt=1)] = Field(
         default=0.25,
         description="Long histories are cut into windows of max_length; share of a window that repeats the one before.",
@@ -261,7 +265,7 @@ class SequenceConfig(Section):
     batch_tokens: Count = Field(
         default=2_048, description="Interactions per step, about; fewer where the log is small."
     )
-    learning_rate: Positive = Field(default=2e-3, description="Peak learning rate of AdamW.")
+    learning_rate: Positive = Field(default=3e-3, description="Peak learning rate of AdamW.")
     weight_decay: Annotated[float, Field(ge=0)] = Field(default=0.01, description="Decoupled weight decay (L2).")
     warmup_share: Share = Field(default=0.1, description="Share of the steps over which the learning rate rises.")
     mixed_precision: Literal["auto", "on", "off"] = Field(

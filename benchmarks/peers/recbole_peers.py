@@ -1,7 +1,7 @@
 """RecBole's MultiVAE, fitted and asked by its own classes; settings are searched by ours."""
 
 import tempfile
-from logging import getLogger, CRITICAL
+from logging import CRITICAL, getLogger
 from pathlib import Path
 from typing import Any, Final
 

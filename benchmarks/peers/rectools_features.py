@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 from implicit.cpu.als import AlternatingLeastSquares
 from lightfm import LightFM
-from rectools import Columns
 from rectools.dataset import Dataset
 from rectools.models import ImplicitALSWrapperModel, LightFMWrapperModel
 
@@ -22,9 +21,7 @@ _DECADE: Final = 10
 
 def item_features(data: FitData, n_features: int) -> tuple[Float32, list[str]]:
     """Return the features that most items have, and the decade where there is a year: float32 `(n_items, n)`, names."""
-    items = [
-        {"features": [*item["features"], *_decades(item["numbers"])]} for item in data.items
-    ]
+    items = [{"features": [*item["features"], *_decades(item["numbers"])]} for item in data.items]
     matrix, names = feature_matrix(items)
     kept = np.sort(np.argsort(-np.asarray(matrix.sum(axis=0)).ravel(), kind="stable")[:n_features])
     return matrix[:, kept].toarray(), [names[column] for column in kept]

@@ -48,6 +48,6 @@ def fit_popular(data: FitData, settings: Settings) -> Scorer:
 
 
 RUNS: Final[dict[str, Run]] = {
-    "rectools-ease": by_search(fit_ease, grid(regularization=(50.0, 100.0, 200.0, 300.0, 500.0, 1000.0, 2000.0))),
+    "rectools-ease": by_search(fit_ease, grid(regularization=(100.0, 200.0, 500.0, 1000.0, 2000.0))),
     "rectools-popular": by_search(fit_popular, grid(hours=(None, 240, 48, 24, 12))),
 }

@@ -1,6 +1,6 @@
 """Runs one peer on one task, in the peers' own environment; the runner calls it.
 
-    .venv-peers/bin/python benchmarks/peers/run.py --task FOLDER --peer NAME --out FOLDER
+.venv-peers/bin/python benchmarks/peers/run.py --task FOLDER --peer NAME --out FOLDER
 """
 
 import argparse

@@ -282,7 +282,9 @@ def _order(asked: Requests) -> Int64:
     return np.lexsort((np.arange(len(asked)), asked.as_of_us, asked.user_idx))
 
 
-def _held_out(train: Interactions, fold: npt.NDArray[np.int8], n_hidden: int, rng: np.random.Generator) -> tuple[Bool, Int32]:
+def _held_out(
+    train: Interactions, fold: npt.NDArray[np.int8], n_hidden: int, rng: np.random.Generator
+) -> tuple[Bool, Int32]:
     """Return the rows to hold out while settings are searched, and the items that are hidden, if any."""
     if n_hidden:
         seen = np.unique(train.item_idx)

@@ -110,7 +110,8 @@ def mean_figure(scorer: Scorer, requests: Requests, relevant: Ragged, metric: st
             if len(candidates):
                 wanted, values = wanted[candidates], values[candidates]
             figures.append(_figure(values, wanted, metric))
-    return float(np.nanmean(figures))
+    defined = [figure for figure in figures if not math.isnan(figure)]
+    return float(np.mean(defined)) if defined else math.nan
 
 
 def _figure(values: Float32, wanted: npt.NDArray[np.bool_], metric: str) -> float:
@@ -159,9 +160,7 @@ def history_matrix(requests: Requests, n_items: int) -> sp.csr_matrix:
     return binary_matrix(requests.history.owner, requests.history.values, (len(requests), n_items))
 
 
-def feature_matrix(
-    items: Sequence[Mapping[str, Any]], *, min_count: int = 1
-) -> tuple[sp.csr_matrix, list[str]]:
+def feature_matrix(items: Sequence[Mapping[str, Any]], *, min_count: int = 1) -> tuple[sp.csr_matrix, list[str]]:
     """Return 1 where an item has a feature, float32 CSR `(n_items, n_features)`, and the features' names."""
     counts: dict[str, int] = {}
     for item in items:
@@ -170,7 +169,9 @@ def feature_matrix(
     names = sorted(name for name, count in counts.items() if count >= min_count)
     column = {name: place for place, name in enumerate(names)}
     pairs = [(row, column[name]) for row, item in enumerate(items) for name in item["features"] if name in column]
-    rows, columns = (np.array(side, np.int64) for side in zip(*pairs, strict=True)) if pairs else (np.empty(0, int),) * 2
+    rows, columns = (
+        (np.array(side, np.int64) for side in zip(*pairs, strict=True)) if pairs else (np.empty(0, int),) * 2
+    )
     return binary_matrix(rows, columns, (len(items), len(names))), names
 
 

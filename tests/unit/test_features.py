@@ -381,7 +381,7 @@ def test_names_have_no_punctuation_and_do_not_repeat() -> None:
     assert len(names) == RankingPath(models).rows(Request(History.empty(), 0), ALL).shape[1]
     assert all(name.replace("_", "").isalnum() for name in names)
     assert "item_preis_größe" in names
-    assert set(names.values()) == {"text", "collaborative", "session", "popularity", "item", "user"}
+    assert set(names.values()) == {"text", "collaborative", "sequence", "session", "popularity", "item", "user"}
 
 
 def test_similar_items_are_near_in_text_and_in_behaviour() -> None:

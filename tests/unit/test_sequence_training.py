@@ -205,7 +205,9 @@ def test_dropout_drops_its_share_and_keeps_the_mean() -> None:
 
 @pytest.mark.parametrize("max_softmax_items", [1_000, 4])
 def test_order_of_a_cycle_is_learned_with_full_and_sampled_softmax(max_softmax_items: int) -> None:
-    config = SMALL.model_copy(update={"max_softmax_items": max_softmax_items, "n_negatives": 3, "epochs": 25, "batch_tokens": 128})
+    config = SMALL.model_copy(
+        update={"max_softmax_items": max_softmax_items, "n_negatives": 3, "epochs": 25, "batch_tokens": 128}
+    )
     model = fitted(cycles(60), config).export()
     for first in range(N_ITEMS):
         items = [(first + step) % N_ITEMS for step in range(4)]
