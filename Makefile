@@ -10,7 +10,7 @@ PEERS := .venv-peers/bin
 PEERS_STAMP := .venv-peers/installed
 PEERS_PINS := benchmarks/peers/constraints.txt
 
-.PHONY: demo test setup lint format docs serve clean bench-peers
+.PHONY: demo test setup lint format docs serve clean bench bench-peers
 .DEFAULT_GOAL := help
 
 help:
@@ -19,6 +19,7 @@ help:
 	@echo 'make serve   answer requests on http://127.0.0.1:8000 with the champion'
 	@echo 'make lint    style, types and import contracts'
 	@echo 'make docs    write the generated parts of docs/ and configs/'
+	@echo 'make bench         measure the quality on all suites, with ablations and peers; takes hours, can be interrupted'
 	@echo 'make bench-peers   set up the libraries to compare with, in .venv-peers'
 	@echo 'make setup   only make .venv'
 	@echo 'make clean   remove what the tools left, but neither .venv nor models'
@@ -49,6 +50,19 @@ $(PEERS_STAMP): benchmarks/peers/requirements.txt $(PEERS_PINS)
 	@$(PEERS)/python -m pip install --quiet --disable-pip-version-check -c $(PEERS_PINS) -r benchmarks/peers/requirements.txt
 	@$(PEERS)/python -m pip install --quiet --disable-pip-version-check -c $(PEERS_PINS) --no-deps recommenders
 	@touch $(PEERS_STAMP)
+
+SUITES := ml-1m-loo ml-1m-cold ml-100k-random mind-zh-impressions
+# What has finished is kept here, so that an interrupted run goes on where it was.
+BENCH_WORK ?= runs/bench
+
+bench: setup bench-peers
+	@for suite in $(SUITES); do \
+		$(BIN)/python benchmarks/quality.py --suite $$suite --ablations --peers --work $(BENCH_WORK)/$$suite \
+			--out benchmarks/results/$$suite.json || exit 1; done
+	@$(BIN)/python benchmarks/diversity.py --suite ml-1m-loo --work $(BENCH_WORK)/ml-1m-loo
+	@$(BIN)/python benchmarks/diversity.py --markdown docs/diversity.md
+	@$(BIN)/python benchmarks/sentiment.py --work $(BENCH_WORK)/sentiment --out benchmarks/results/sentiment.json
+	@$(BIN)/python benchmarks/goals.py --page docs/results.md
 
 demo: setup
 	@$(BIN)/recsys demo

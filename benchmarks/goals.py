@@ -4,8 +4,9 @@
 """
 
 import argparse
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,6 +89,14 @@ GOALS = (
     Goal("mind-zh-impressions", "beats each of its own parts", _beats_parts("auc")),
 )
 
+COLUMNS = {
+    "ml-1m-loo": ["ndcg@10", "hr@10", "ndcg@20", "mrr"],
+    "ml-1m-cold": ["ndcg@20", "recall@20", "ndcg@10"],
+    "ml-100k-random": ["ndcg@10", "precision@10", "recall@10"],
+    "mind-zh-impressions": ["auc", "mrr", "ndcg@5", "ndcg@10"],
+}
+BEYOND = ["coverage@10", "novelty@10", "ild@10", "miscalibration@10", "cold_share@10", "gini@10"]
+
 
 def goals_table(folder: Path) -> str:
     """Return the goals with what the reports in a folder say of each; a dash where a suite has no report."""
@@ -100,11 +109,91 @@ def goals_table(folder: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
+def systems_table(report: SuiteReport, metrics: Sequence[str]) -> str:
+    """Return every system's figures on a suite and how far the whole is ahead of it in the first metric."""
+    lead = metrics[0]
+    lines = [f"| system | {' | '.join(metrics)} | the whole is ahead by |", "|---|" + "---|" * (len(metrics) + 1)]
+    for system, table in report.systems.items():
+        ahead = str(report.differences[system][lead]) if system in report.differences else ""
+        cells = [system, *(str(table[name]) if name in table else "–" for name in metrics), ahead]
+        lines.append(f"| {' | '.join(f'**{cell}**' if cell and system == FULL_SYSTEM else cell for cell in cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def peers_table(report: SuiteReport) -> str:
+    """Return what the peers of a suite cost: seconds of the search and of the last fit, memory, settings chosen."""
+    lines = ["| peer | search s | training s | peak MB | settings |", "|---|---|---|---|---|"]
+    for name, runs in report.environment.get("peers", {}).items():
+        told = runs[0]
+        settings = ", ".join(f"{key} {value}" for key, value in told["settings"].items())
+        figures = (f"{told[key]:.0f}" for key in ("search_seconds", "train_seconds", "peak_rss_mb"))
+        lines.append(f"| {name} | {' | '.join(figures)} | {settings} |")
+    return "\n".join(lines) + "\n"
+
+
+def published_table(report: SuiteReport, metric: str) -> str:
+    """Return the published rows that a suite can be read beside."""
+    lines = [f"| published | {metric} | source | how it differs |", "|---|---|---|---|"]
+    for row in report.environment.get("published", []):
+        if metric in row["metrics"]:
+            lines.append(f"| {row['system']} | {row['metrics'][metric]} | {row['source']} | {row['caveat']} |")
+    return "\n".join(lines) + "\n"
+
+
+def candidates_table(report: SuiteReport) -> str:
+    """Return the recall of each candidate source alone, and what the whole would lose without it."""
+    found = report.environment["candidates"]
+    lines = [
+        f"All sources together find {found['all']:.3f} of what {found['n_requests']} validation requests wanted.",
+        "",
+        "| source | finds alone | with how many items | adds |",
+        "|---|---|---|---|",
+    ]
+    lines += [f"| {name} | {row['alone']:.3f} | {row['n']:.0f} | {row['adds']:+.4f} |"
+              for name, row in found["sources"].items()]  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+def tables(folder: Path) -> dict[str, str]:
+    """Return every table by the name of its mark."""
+    made = {"goals": goals_table(folder)}
+    for suite, metrics in COLUMNS.items():
+        path = folder / f"{suite}.json"
+        if not path.exists():
+            continue
+        report = SuiteReport.read_json(path)
+        made[suite] = systems_table(report, metrics)
+        made[f"{suite} beyond"] = systems_table(report, [name for name in BEYOND if name in report.metric_names()])
+        if report.environment.get("peers"):
+            made[f"{suite} peers"] = peers_table(report)
+        if report.environment.get("published"):
+            made[f"{suite} published"] = published_table(report, metrics[0])
+        if report.environment.get("candidates"):
+            made[f"{suite} candidates"] = candidates_table(report)
+    return made
+
+
+def filled(page: str, made: Mapping[str, str]) -> str:
+    """Return a page with each table between its marks, `<!-- NAME -->` and `<!-- end -->`; others stay as they are."""
+
+    def put(match: re.Match[str]) -> str:
+        name = match["name"]
+        return f"<!-- {name} -->\n\n{made[name]}\n<!-- end -->" if name in made else match[0]
+
+    return re.sub(r"<!-- (?P<name>[^>]+?) -->\n.*?<!-- end -->", put, page, flags=re.DOTALL)
+
+
 def main() -> int:
     """Run the command line; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
-    print(goals_table(parser.parse_args().results))
+    parser.add_argument("--page", type=Path, help="page to put the tables into")
+    arguments = parser.parse_args()
+    made = tables(arguments.results)
+    if arguments.page is not None:
+        page = arguments.page.read_text(encoding="utf-8")
+        arguments.page.write_text(filled(page, made), encoding="utf-8")
+    print(made["goals"])
     return 0
 
 

@@ -218,6 +218,7 @@ SUITES = {
             "items of cold_items.txt have no behaviour; only they are ranked",
             {
                 "ranker": {"rows": "cold", "pseudo_cold_share": 0.25},
+                "sequence": {"epochs": 0},
                 "evaluation": {"max_requests": _ALL, "k": 10},
             },
             cold_items,
@@ -233,7 +234,11 @@ SUITES = {
                 "split": {"n_label": 4},
                 "ranker": {"rows": "held_out"},
                 "evaluation": {"max_requests": _ALL, "k": 10},
+                # What came when says nothing where the test lies anywhere in between.
                 "sequence": {"epochs": 0},
+                "retrieval": {"sources": ("als", "ease", "next_item", "covisitation", "text", "popular")},
+                "collaborative": {"alpha": 1.0, "regularization": 20.0},
+                "encoder": {"tune": "none"},
             },
             random_holdout,
             load=load_with_plots,

@@ -223,6 +223,7 @@ class EaseConfig(Section):
         description="Items that take part at most, the most frequent ones: cost grows with the cube of their number, "
         "memory with its square.",
     )
+    min_interactions: Count = Field(default=3, description="Interactions of an item from which it takes part.")
     max_neighbours: Count = Field(default=300, description="Strongest weights kept per item.")
 
 
@@ -235,6 +236,7 @@ class NextItemConfig(Section):
         default=0.7, description="Exponent of an item's weight, steps back to the power of minus this."
     )
     max_items: Count = Field(default=8_000, description="Items that take part at most; see `ease`.")
+    min_interactions: Count = Field(default=3, description="Interactions of an item from which it takes part.")
     max_neighbours: Count = Field(default=300, description="Strongest weights kept per item.")
 
 
@@ -253,7 +255,7 @@ class SequenceConfig(Section):
         "nothing over them. 0 switches it off.",
     )
     max_train_seconds: Positive = Field(
-        default=360.0, description="Training ends when this time is up; the learning rate falls sooner where it has to."
+        default=600.0, description="Training ends when this time is up; the learning rate falls sooner where it has to."
     )
     overlap: Annotated[float, Field(ge=0, lt=1)] = Field(
         default=0.25,

@@ -6,6 +6,7 @@ from typing import Final
 
 _WHOLE: Final = ("ml-1m-loo", "ml-100k-random")
 _ALL_WARM: Final = (*_WHOLE, "mind-zh-impressions")
+_RANDOM: Final = ("ml-100k-random",)
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ PEERS: Final[dict[str, PeerSpec]] = {
     "implicit-itemknn": PeerSpec("implicit_peers", _IMPLICIT, _ALL_WARM),
     "rectools-ease": PeerSpec("rectools_peers", ("rectools",), _WHOLE),
     "rectools-popular": PeerSpec("rectools_peers", ("rectools",), _ALL_WARM),
-    "rectools-sasrec": PeerSpec("rectools_transformers", ("rectools", "torch"), _WHOLE),
+    "rectools-sasrec": PeerSpec("rectools_transformers", ("rectools", "torch"), ("ml-1m-loo",)),
     "rectools-bert4rec": PeerSpec("rectools_transformers", ("rectools", "torch"), ("ml-1m-loo",)),
     "rectools-two-stage": PeerSpec("rectools_two_stage", ("rectools", "catboost"), _WHOLE),
     "rectools-ials-features": PeerSpec(
@@ -44,8 +45,8 @@ PEERS: Final[dict[str, PeerSpec]] = {
     "lenskit-itemknn": PeerSpec("lenskit_peers", ("lenskit",), _WHOLE),
     "lenskit-biasedmf": PeerSpec("lenskit_peers", ("lenskit",), _WHOLE, reads_values=True),
     "recommenders-sar": PeerSpec("recommenders_peers", ("recommenders",), _WHOLE),
-    "cornac-bivae": PeerSpec("cornac_peers", ("cornac", "torch"), _WHOLE),
-    "recbole-multivae": PeerSpec("recbole_peers", ("recbole", "torch"), _WHOLE),
+    "cornac-bivae": PeerSpec("cornac_peers", ("cornac", "torch"), _RANDOM),
+    "recbole-multivae": PeerSpec("recbole_peers", ("recbole", "torch"), _RANDOM),
     "sklearn-tfidf": PeerSpec(
         "sklearn_peers", ("scikit-learn",), ("ml-1m-cold", "mind-zh-impressions"), reads_items=True
     ),

@@ -19,6 +19,7 @@ from benchmarks.peers.exchange import (
     ExchangeError,
     Float32,
     Interactions,
+    Kind,
     Meta,
     PeerTask,
     Ragged,
@@ -121,7 +122,7 @@ def peer_task(
             f"suite {protocol.suite} has {len(train)} interactions, {len(asked)} requests and {len(valid)} requests "
             "to validate on; peers need some of each, so widen the split"
         )
-    kind = "given" if len(asked.candidates.values) else "whole"
+    kind: Kind = "given" if len(asked.candidates.values) else "whole"
     meta = Meta(
         protocol.suite, len(data.user_ids), len(data.catalogue), kind, protocol.metric, protocol.k, protocol.seed
     )

@@ -33,12 +33,12 @@ class Ease:
 
         Deviations: in the Gram matrix a pair of items of one user counts `1 - nearness` plus, where at most three times
         `nearness_steps` interactions lie between them, `nearness * exp(-distance / nearness_steps)`: what was turned to
-        together says more than what one life has in common. Only the `max_items` most frequent items take part, and
-        of each row only the `max_neighbours` weights that are largest in size are kept. An interaction counts once per
+        together says more than what one life has in common. Only the `max_items` most frequent items with at least
+        `min_interactions` take part, and of each row only the `max_neighbours` weights that are largest in size are kept. An interaction counts once per
         user and item, whatever its weight; those of weight 0 or less do not count.
         """
         log = log.select(log.weight > 0)
-        items = _most_frequent(log, config.max_items)
+        items = _most_frequent(log, config)
         if not len(items):
             return Ease(_no_weights(log.n_items))
         seen = (log.matrix() > 0).astype(np.float32)[:, items]
@@ -83,7 +83,7 @@ class NextItem:
         and entries are limited as in `Ease.fit`. Interactions of weight 0 or less do not count.
         """
         log = log.select(log.weight > 0)
-        items = _most_frequent(log, config.max_items)
+        items = _most_frequent(log, config)
         if not len(items):
             return NextItem(_no_weights(log.n_items), config.window, config.fading)
         place = np.full(log.n_items, -1, np.int32)
@@ -107,10 +107,11 @@ class NextItem:
         return np.bincount(rows.indices, weights=each, minlength=self.weights.shape[1]).astype(np.float32)
 
 
-def _most_frequent(log: InteractionLog, n: int) -> Int32:
-    """Return at most `n` items that occur, int32, sorted; of equally frequent ones the lower rows."""
+def _most_frequent(log: InteractionLog, config: EaseConfig | NextItemConfig) -> Int32:
+    """Return the items that take part, int32, sorted; of equally frequent ones the lower rows."""
     counts = log.item_counts()
-    return np.sort(np.argsort(-counts, kind="stable")[: min(n, int((counts > 0).sum()))]).astype(np.int32)
+    n = min(config.max_items, int((counts >= config.min_interactions).sum()))
+    return np.sort(np.argsort(-counts, kind="stable")[:n]).astype(np.int32)
 
 
 def _nearness(log: InteractionLog, steps: float) -> sp.csr_matrix:

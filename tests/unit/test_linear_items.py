@@ -34,14 +34,14 @@ def _plain_ease(sequences: list[list[int]], n_items: int, penalty: float) -> np.
 
 
 def test_ease_is_a_ridge_regression_of_every_item_on_the_others() -> None:
-    model = Ease.fit(_log(SEQUENCES, n_items=5), EaseConfig(regularization=2.0, nearness=0.0))
+    model = Ease.fit(_log(SEQUENCES, n_items=5), EaseConfig(min_interactions=1, regularization=2.0, nearness=0.0))
 
     assert model.weights.toarray() == pytest.approx(_plain_ease(SEQUENCES, 5, 2.0), abs=1e-6)
     assert model.weights.dtype == np.float32
 
 
 def test_an_item_speaks_once_however_often_it_was_turned_to() -> None:
-    model = Ease.fit(_log(SEQUENCES), EaseConfig(regularization=2.0, nearness=0.0))
+    model = Ease.fit(_log(SEQUENCES), EaseConfig(min_interactions=1, regularization=2.0, nearness=0.0))
     weights = model.weights.toarray()
 
     assert model.score(_history([3, 1, 3])) == pytest.approx(weights[1] + weights[3], abs=1e-6)
@@ -53,8 +53,10 @@ def test_items_turned_to_together_speak_louder_for_each_other_than_the_same_item
     far = [3, 4, 5, 6, 7, 8, 9]
     log = _log([[0, 1, *far, 2], [1, 0, *far, 2], [2, *far, 0, 1]], n_items=10)
 
-    plain = Ease.fit(log, EaseConfig(regularization=5.0, nearness=0.0)).weights.toarray()
-    near = Ease.fit(log, EaseConfig(regularization=5.0, nearness=0.8, nearness_steps=2.0)).weights.toarray()
+    plain = Ease.fit(log, EaseConfig(min_interactions=1, regularization=5.0, nearness=0.0)).weights.toarray()
+    near = Ease.fit(
+        log, EaseConfig(min_interactions=1, regularization=5.0, nearness=0.8, nearness_steps=2.0)
+    ).weights.toarray()
 
     assert plain[0, 1] == pytest.approx(plain[0, 2], abs=1e-6)
     assert near[0, 1] > 2 * near[0, 2]
@@ -62,7 +64,7 @@ def test_items_turned_to_together_speak_louder_for_each_other_than_the_same_item
 
 def test_nearness_counts_pairs_of_one_user_by_their_distance() -> None:
     log = _log([[0, 1, 2], [2, 0]], n_items=3)
-    model = Ease.fit(log, EaseConfig(regularization=1.0, nearness=1.0, nearness_steps=1.0))
+    model = Ease.fit(log, EaseConfig(min_interactions=1, regularization=1.0, nearness=1.0, nearness_steps=1.0))
     step = np.exp(-1.0)
     gram = np.array([[2, step, step**2 + step], [step, 1, step], [step**2 + step, step, 2]]) + np.eye(3)
     precision = np.linalg.inv(gram)
@@ -73,16 +75,30 @@ def test_nearness_counts_pairs_of_one_user_by_their_distance() -> None:
 
 
 def test_only_the_most_frequent_items_take_part() -> None:
-    model = Ease.fit(_log([[0, 1], [0, 1], [0, 2], [1, 3]]), EaseConfig(regularization=1.0, max_items=2))
+    model = Ease.fit(
+        _log([[0, 1], [0, 1], [0, 2], [1, 3]]), EaseConfig(min_interactions=1, regularization=1.0, max_items=2)
+    )
 
     taking_part = np.flatnonzero(np.abs(model.weights.toarray()).sum(axis=0))
     assert taking_part.tolist() == [0, 1]
 
 
+def test_items_that_hardly_occur_take_no_part() -> None:
+    log = _log([[0, 1], [0, 1], [0, 2], [1, 3]])
+    ease = Ease.fit(log, EaseConfig(regularization=1.0, min_interactions=3))
+    following = NextItem.fit(log, NextItemConfig(regularization=1.0, min_interactions=2))
+
+    assert np.flatnonzero(np.abs(ease.weights.toarray()).sum(axis=0)).tolist() == [0, 1]
+    assert following.score(_history([0])).argmax() == 1
+    assert not following.weights[:, [2, 3]].nnz
+
+
 def test_the_largest_weights_in_size_are_kept_negative_ones_too() -> None:
-    whole = Ease.fit(_log(SEQUENCES, n_items=5), EaseConfig(regularization=0.5, nearness=0.0)).weights.toarray()
+    whole = Ease.fit(
+        _log(SEQUENCES, n_items=5), EaseConfig(min_interactions=1, regularization=0.5, nearness=0.0)
+    ).weights.toarray()
     kept = Ease.fit(
-        _log(SEQUENCES, n_items=5), EaseConfig(regularization=0.5, nearness=0.0, max_neighbours=2)
+        _log(SEQUENCES, n_items=5), EaseConfig(min_interactions=1, regularization=0.5, nearness=0.0, max_neighbours=2)
     ).weights.toarray()
 
     for row in range(5):
@@ -94,7 +110,11 @@ def test_the_largest_weights_in_size_are_kept_negative_ones_too() -> None:
 
 @pytest.mark.parametrize("model", [Ease, NextItem])
 def test_what_was_not_liked_teaches_nothing(model: type[Ease] | type[NextItem]) -> None:
-    config = EaseConfig(regularization=1.0) if model is Ease else NextItemConfig(regularization=1.0)
+    config = (
+        EaseConfig(min_interactions=1, regularization=1.0)
+        if model is Ease
+        else NextItemConfig(min_interactions=1, regularization=1.0)
+    )
     disliked = model.fit(_log([[0, 1, 2], [0, 2]], weights=[1, 0, 1, 1, 1]), config)  # type: ignore[arg-type]
     without = model.fit(_log([[0, 2], [0, 2]]), config)  # type: ignore[arg-type]
 
@@ -130,14 +150,14 @@ def _plain_next_item(
 
 @pytest.mark.parametrize(("window", "fading"), [(1, 0.7), (2, 0.7), (30, 1.5)])
 def test_next_item_weights_regress_each_item_on_those_before_it(window: int, fading: float) -> None:
-    config = NextItemConfig(regularization=1.5, window=window, fading=fading)
+    config = NextItemConfig(min_interactions=1, regularization=1.5, window=window, fading=fading)
     model = NextItem.fit(_log(SEQUENCES, n_items=5), config)
 
     assert model.weights.toarray() == pytest.approx(_plain_next_item(SEQUENCES, 5, 1.5, window, fading), abs=1e-6)
 
 
 def test_the_log_is_read_in_parts_without_a_seam(monkeypatch: pytest.MonkeyPatch) -> None:
-    config = NextItemConfig(regularization=1.0)
+    config = NextItemConfig(min_interactions=1, regularization=1.0)
     whole = NextItem.fit(_log(SEQUENCES), config).weights.toarray()
     monkeypatch.setattr("recsys.models.linear_items._CHUNK_ROWS", 3)
 
@@ -145,14 +165,14 @@ def test_the_log_is_read_in_parts_without_a_seam(monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_direction_of_a_transition_matters() -> None:
-    model = NextItem.fit(_log([[0, 1], [0, 1], [2, 0]]), NextItemConfig(regularization=0.1))
+    model = NextItem.fit(_log([[0, 1], [0, 1], [2, 0]]), NextItemConfig(min_interactions=1, regularization=0.1))
 
     assert model.score(_history([0])).argmax() == 1
     assert model.score(_history([1])).max() == 0.0
 
 
 def test_newer_items_of_a_history_speak_louder_and_old_ones_not_at_all() -> None:
-    model = NextItem.fit(_log(SEQUENCES), NextItemConfig(regularization=1.0, window=2, fading=1.0))
+    model = NextItem.fit(_log(SEQUENCES), NextItemConfig(min_interactions=1, regularization=1.0, window=2, fading=1.0))
     weights = model.weights.toarray()
 
     assert model.score(_history([3, 4, 0])) == pytest.approx(weights[0] + weights[4] / 2, abs=1e-6)
