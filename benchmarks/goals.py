@@ -134,9 +134,11 @@ def peers_table(report: SuiteReport) -> str:
 def published_table(report: SuiteReport, metric: str) -> str:
     """Return the published rows that a suite can be read beside."""
     lines = [f"| published | {metric} | source | how it differs |", "|---|---|---|---|"]
-    for row in report.environment.get("published", []):
-        if metric in row["metrics"]:
-            lines.append(f"| {row['system']} | {row['metrics'][metric]} | {row['source']} | {row['caveat']} |")
+    lines.extend(
+        f"| {row['system']} | {row['metrics'][metric]} | {row['source']} | {row['caveat']} |"
+        for row in report.environment.get("published", [])
+        if metric in row["metrics"]
+    )
     return "\n".join(lines) + "\n"
 
 

@@ -207,7 +207,7 @@ def main() -> int:
     arguments = parser.parse_args()
     suite = SUITES[arguments.suite]
     extras = Extras(
-        arguments.arm or (tuple(ARMS) if arguments.ablations else ()),
+        arguments.arm or (suite.arms if arguments.ablations else ()),
         arguments.peer or (tuple(peers_for(suite.name)) if arguments.peers else ()),
     )
     try:

@@ -50,7 +50,8 @@ class Suite:
     """One evaluation protocol. folder: below the folder of published logs. split: in words, for the report.
 
     seeds: of the split; None where the split is fixed. metric: what peers search their settings by. hides_items: the
-    test asks about items without behaviour. reports_candidates: candidates are retrieved, not given.
+    test asks about items without behaviour. arms: ablations that are run by default. reports_candidates: candidates
+    are retrieved, not given.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Suite:
     seeds: tuple[int, ...] | None = None
     metric: str = "ndcg@10"
     hides_items: bool = False
+    arms: tuple[str, ...] = ("without collaborative", "without sequence", "without session", "without popularity")
     reports_candidates: bool = False
 
 
@@ -209,6 +211,7 @@ SUITES = {
                 "evaluation": {"max_requests": _ALL, "k": 10},
             },
             leave_one_out,
+            arms=("without text", "without collaborative", "without sequence", "without session"),
             reports_candidates=True,
         ),
         Suite(
@@ -217,13 +220,26 @@ SUITES = {
             "movielens",
             "items of cold_items.txt have no behaviour; only they are ranked",
             {
-                "ranker": {"rows": "cold", "pseudo_cold_share": 0.25},
+                # Few items teach the ranker here: nothing that an item could be told by, and small trees.
+                "features": {"groups": ("text", "collaborative", "user")},
+                "ranker": {
+                    "rows": "cold",
+                    "pseudo_cold_share": 0.25,
+                    "num_leaves": 8,
+                    "min_data_in_leaf": 1000,
+                    "feature_fraction": 0.5,
+                    "lambda_l2": 50.0,
+                    "truncation": 30,
+                    "n_trees": 200,
+                    "n_seeds": 3,
+                },
                 "sequence": {"epochs": 0},
                 "evaluation": {"max_requests": _ALL, "k": 10},
             },
             cold_items,
             metric="ndcg@20",
             hides_items=True,
+            arms=("without text", "frozen text", "without collaborative"),
         ),
         Suite(
             "ml-100k-random",
@@ -232,7 +248,15 @@ SUITES = {
             "a quarter of each user's ratings, drawn at random, tests; whole catalogue; mean over the seeds",
             {
                 "split": {"n_label": 4},
-                "ranker": {"rows": "held_out"},
+                "ranker": {
+                    "rows": "held_out",
+                    "num_leaves": 7,
+                    "min_data_in_leaf": 500,
+                    "feature_fraction": 0.3,
+                    "truncation": 30,
+                    "n_trees": 300,
+                    "n_seeds": 3,
+                },
                 "evaluation": {"max_requests": _ALL, "k": 10},
                 # What came when says nothing where the test lies anywhere in between.
                 "sequence": {"epochs": 0},
@@ -263,6 +287,14 @@ SUITES = {
             },
             later_impressions,
             metric="auc",
+            arms=(
+                "without text",
+                "frozen text",
+                "without collaborative",
+                "without sequence",
+                "without session",
+                "without popularity",
+            ),
         ),
     )
 }

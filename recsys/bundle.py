@@ -1,7 +1,8 @@
 """One trained system as one folder: whole, unchanged and of one piece, or refused.
 
 Files: manifest.json, items.parquet, users.parquet, arrays.safetensors (embeddings and factors), covisitation.npz,
-ease.npz, next_item.npz, log.npz, counters.npz, ranker.txt, sequence/, encoder/. Nothing in it can run code when read.
+ease.npz, next_item.npz, log.npz, counters.npz, ranker.txt, and where there are such parts sentiment.npz, seen.npz,
+sequence/ and encoder/. Nothing in it can run code when read.
 """
 
 import hashlib
@@ -39,6 +40,7 @@ from recsys.models.factors import ItemFactors
 from recsys.models.fitted import FittedModels
 from recsys.models.linear_items import Ease, NextItem
 from recsys.models.ranker import Ranker
+from recsys.models.sentiment import SentimentHead
 from recsys.models.sequence import SequenceModel
 from recsys.schema import Col
 
@@ -87,10 +89,17 @@ def write_bundle(
     out.
 
     Raises:
-        BundleError: there is something at `folder` already, or the models have no ranker.
+        BundleError: there is something at `folder` already, the models have no ranker, or a sentiment head of another
+            encoder than their own.
     """
     if models.ranker is None:
         raise BundleError("these models have no ranker; train one before writing a bundle")
+    fingerprint = models.encoder.fingerprint if models.encoder is not None else None
+    if models.sentiment is not None and models.sentiment.encoder_fingerprint != fingerprint:
+        raise BundleError(
+            f"the sentiment head reads embeddings of encoder {models.sentiment.encoder_fingerprint[:12]}, these models "
+            f"hold encoder {str(fingerprint)[:12]}; fit the head on the embeddings of their own encoder"
+        )
     if folder.exists():
         raise BundleError(f"{folder} exists; a bundle is never overwritten, name a new folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -105,11 +114,11 @@ def write_bundle(
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
             config=models.config,
             data=data,
-            data_until_us=int(models.log.timestamp_us.max()) if len(models.log) else 0,
+            data_until_us=max((int(log.timestamp_us.max()) for log in (models.log, models.seen) if log), default=0),
             git_commit=git_commit(),
             versions={"python": platform.python_version(), "lightgbm": lightgbm.__version__, "numpy": np.__version__},
             metrics={name: value for name, value in metrics.items() if math.isfinite(value)},
-            encoder_fingerprint=models.encoder.fingerprint if models.encoder is not None else None,
+            encoder_fingerprint=fingerprint,
             feature_names=models.ranker.feature_names,
             files=files,
         )
@@ -199,11 +208,11 @@ def _write_files(models: FittedModels, encoder_folder: Path | None, folder: Path
     sp.save_npz(folder / "next_item.npz", models.next_item.weights)
     if models.sequence is not None:
         models.sequence.save(folder / "sequence")
-    log = models.log
-    _save_npz(
-        folder / "log.npz", user_idx=log.user_idx, item_idx=log.item_idx, timestamp_us=log.timestamp_us,
-        weight=log.weight, row=log.row,
-    )  # fmt: skip
+    _save_npz(folder / "log.npz", **_log_arrays(models.log))
+    if models.seen is not None:
+        _save_npz(folder / "seen.npz", **_log_arrays(models.seen))
+    if models.sentiment is not None:
+        models.sentiment.save(folder / "sentiment.npz")
     counts: dict[str, npt.NDArray[Any]] = {}
     for kind in COUNTER_KINDS:
         counter: BucketCounts = getattr(models.counters, kind)
@@ -226,6 +235,7 @@ def _read_models(folder: Path, manifest: Manifest) -> FittedModels:
             metadata = arrays.metadata()
             tensors = {name: arrays.get_tensor(name) for name in arrays.keys()}  # noqa: SIM118
         log = _load_npz(folder / "log.npz")
+        seen = _load_npz(folder / "seen.npz") if (folder / "seen.npz").is_file() else None
         counts = _load_npz(folder / "counters.npz")
         transitions = sp.load_npz(folder / "covisitation.npz").tocsr()
         ease = sp.load_npz(folder / "ease.npz").tocsr()
@@ -234,6 +244,9 @@ def _read_models(folder: Path, manifest: Manifest) -> FittedModels:
         raise BundleError(f"{folder}: a file of the bundle cannot be read: {error}") from error
     encoder = TextEncoder.load(folder / "encoder") if (folder / "encoder").is_dir() else None
     _check_encoder(folder, manifest, made_by, encoder)
+    head = folder / "sentiment.npz"
+    if head.is_file() and encoder is None:
+        raise BundleError(f"{folder}: {head.name} has no encoder beside it whose embeddings it could read; train again")
     names = tuple(name for name in users.columns if name != Col.USER_ID)
     user_attributes = users.select(names).to_numpy() if names else np.empty((users.height, 0))
     return FittedModels(
@@ -258,7 +271,13 @@ def _read_models(folder: Path, manifest: Manifest) -> FittedModels:
         sequence=SequenceModel.load(folder / "sequence") if (folder / "sequence").is_dir() else None,
         encoder=encoder,
         ranker=Ranker.load(folder / "ranker.txt", manifest.feature_names),
+        sentiment=SentimentHead.load(head, encoder.fingerprint) if encoder is not None and head.is_file() else None,
+        seen=None if seen is None else InteractionLog(**seen, n_users=users.height, n_items=items.height),
     )
+
+
+def _log_arrays(log: InteractionLog) -> dict[str, npt.NDArray[Any]]:
+    return {name: getattr(log, name) for name in ("user_idx", "item_idx", "timestamp_us", "weight", "row")}
 
 
 def _bucket_counts(arrays: dict[str, npt.NDArray[Any]], kind: str) -> BucketCounts:

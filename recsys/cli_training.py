@@ -5,6 +5,7 @@ import os
 import shlex
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 _REFERENCE: Final = "random"  # a system that is no source of candidates
 # What lists are judged by: the order of shown items by AUC, as news recommendation does, rankings by nDCG.
 _HEADLINES: Final = ("auc", "ndcg@10")
+# What lists are like beyond accuracy; a table of its own, so that either fits a terminal.
+_BEYOND: Final = frozenset({"novelty", "ild", "miscalibration", "cold_share", "coverage", "gini"})
 
 Data = Annotated[Path, typer.Option("--data", metavar="FOLDER", help="Folder of the data.", show_default=False)]
 
@@ -184,12 +187,20 @@ def say_result(result: "TrainingResult", *, given_uri: str | None) -> None:
 
 def say_report(report: "SuiteReport") -> None:
     """Print every system's metrics with intervals, and the full system against the best single source."""
-    metrics = report.metric_names()
-    rows = [[system, *(table.get(name) for name in metrics)] for system, table in report.systems.items()]
-    say_table(["system", *metrics], rows)
+    names = report.metric_names()
+    of_accuracy = [name for name in names if name.split("@")[0] not in _BEYOND]
+    beyond = [name for name in names if name not in of_accuracy]
+    say_table(["system", *of_accuracy], _cells(report, of_accuracy))
+    if beyond:
+        say()
+        say_table(["system", *beyond], _cells(report, beyond))
     if (lead := lead_over_best_source(report)) is not None:
         say()
         say(lead)
+
+
+def _cells(report: "SuiteReport", metrics: Sequence[str]) -> list[list[object]]:
+    return [[system, *(table.get(name) for name in metrics)] for system, table in report.systems.items()]
 
 
 def lead_over_best_source(report: "SuiteReport") -> str | None:

@@ -7,20 +7,19 @@ from typing import Annotated, Any
 import yaml
 from pydantic import Field, ValidationError
 
+from recsys.config_base import Section
+from recsys.config_networks import EncoderConfig, SequenceConfig
 from recsys.config_sections import (
     ColdConfig,
     CollaborativeConfig,
     CovisitationConfig,
     DataConfig,
     EaseConfig,
-    EncoderConfig,
     EvaluationConfig,
     FeatureConfig,
     NextItemConfig,
     RankerConfig,
     RetrievalConfig,
-    Section,
-    SequenceConfig,
     SplitConfig,
     TrackingConfig,
 )

@@ -54,6 +54,8 @@ def _field_text(value: Any) -> str:
         return clean_text(value)
     if isinstance(value, Iterable):
         return ", ".join(clean_text(str(part)) for part in value if part is not None)
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
     return str(value)
 
 

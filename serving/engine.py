@@ -3,6 +3,8 @@
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 import numpy as np
@@ -16,7 +18,15 @@ from recsys.ids import UNKNOWN_IDX
 from recsys.retrieval.diversify import check_diversity
 from recsys.schema import Warmth
 from serving.errors import UnknownItemError
-from serving.sessions import SessionItem, add_without_repeats, event_weight, session_history, stored_history
+from serving.opinions import OpinionReader
+from serving.sessions import (
+    SessionItem,
+    Weighed,
+    add_without_repeats,
+    session_history,
+    stored_history,
+    weigh_events,
+)
 from serving.slates import Ignored, ModelInfo, NewEvent, Query, ServedRequest, SimilarItems, Slate, SlateItem, Stored
 from serving.store import Event, EventStore
 
@@ -24,7 +34,18 @@ Int32 = npt.NDArray[np.int32]
 
 MAX_CLOCK_SKEW_US: Final = 5 * 60 * 1_000_000
 _N_SHOWN: Final = 3
+_REPLAYED_AT_ONCE: Final = 1_000
 _NO_ITEMS: Final = np.empty(0, np.int32)
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What is known of who asks. complained_idx: items that they know and did not like. user_idx: row, -1 for none."""
+
+    history: History
+    complained_idx: Int32
+    warmth: Warmth
+    user_idx: int
 
 
 class Engine:
@@ -50,6 +71,7 @@ class Engine:
         self._models = bundle.models
         self._item_ids = bundle.models.catalogue.ids
         self._data_config = bundle.models.config.data
+        self._opinions = OpinionReader(bundle.models.sentiment, bundle.models.encoder)
         self._path = path or RankingPath(bundle.models)
         self._clock = clock
         self._max_user_events = max_user_events
@@ -69,23 +91,23 @@ class Engine:
         check_diversity(query.diversity)
         as_of_us = self._clock()
         ignored: dict[str, Ignored] = {}
-        history, warmth, user_idx = self._history(query, as_of_us, ignored)
+        known = self._known(query, as_of_us, ignored)
         exclude = self._rows(query.exclude, "exclude", ignored)
         candidates = self._candidates(query, exclude, ignored)
         if query.exclude_seen and candidates is None:
-            exclude = np.union1d(exclude, history.item_idx)
+            exclude = np.union1d(exclude, np.union1d(known.history.item_idx, known.complained_idx))
         # The length that training's requests have; what is excluded knows the whole.
-        recent = history.last(MAX_REQUEST_HISTORY)
-        request = Request(recent, as_of_us, user_idx, candidates)
+        recent = known.history.last(MAX_REQUEST_HISTORY)
+        request = Request(recent, as_of_us, known.user_idx, candidates)
         slate_id = str(uuid.uuid4())
         if candidates is not None and not len(candidates):
-            return Slate(slate_id, self.model, warmth, (), ignored)
+            return Slate(slate_id, self.model, known.warmth, (), ignored)
         ranking = self._path.rank(request, exclude=exclude)
         if query.diversity > 0.0:
             ranking = self._path.diversify(ranking, query.n, query.diversity)
         if self.on_served is not None:
             self.on_served(ServedRequest(slate_id, query.user_id, request, exclude, ranking))
-        return Slate(slate_id, self.model, warmth, self._slate_items(ranking, query.n), ignored)
+        return Slate(slate_id, self.model, known.warmth, self._slate_items(ranking, query.n), ignored)
 
     def similar(self, item_id: str, n: int = 10, exclude: Sequence[str] = ()) -> SimilarItems:
         """Return at most `n` items like one item, most similar first, never the item itself.
@@ -116,6 +138,8 @@ class Engine:
     def add_events(self, events: Sequence[NewEvent]) -> Stored:
         """Store a batch whole, or nothing of it. The next request of each user knows its events.
 
+        Texts of reviews are read here, so that a later request finds them read.
+
         Raises:
             RequestError: an item is unknown or a time lies more than five minutes ahead; `field` names the first.
             EventConflictError: an event id stands for different content.
@@ -138,8 +162,7 @@ class Engine:
             for event in events
         ]
         added = self.store.add(batch, received_us=now_us)
-        for place in added.fresh:
-            self._count(batch[place])
+        self._count([batch[place] for place in added.fresh])
         return Stored(tuple(event.event_id for event in batch), added.duplicates)
 
     def replay_events(self) -> int:
@@ -148,31 +171,41 @@ class Engine:
         To be called once, before the first request: popularity then is what it was before a restart.
         """
         n_events = 0
-        for event in self.store.since(self.bundle.manifest.data_until_us):
-            self._count(event)
-            n_events += 1
+        newer = iter(self.store.since(self.bundle.manifest.data_until_us))
+        while events := list(islice(newer, _REPLAYED_AT_ONCE)):
+            self._count(events)
+            n_events += len(events)
         return n_events
 
     @property
     def _model_text(self) -> str:
         return f"model {self.model.name} version {self.model.version[:12]}"
 
-    def _history(self, query: Query, as_of_us: int, ignored: dict[str, Ignored]) -> tuple[History, Warmth, int]:
-        """Return what the user had done, how well the models know them, and their row."""
-        user_idx = UNKNOWN_IDX
+    def _known(self, query: Query, as_of_us: int, ignored: dict[str, Ignored]) -> _Known:
+        """Return what the user had done, what they had complained of, how well the models know them, and their row."""
+        user_idx, complained_idx = UNKNOWN_IDX, _NO_ITEMS
         trained, stored = History.empty(), History.empty()
         if query.user_id is not None:
             user_idx = self._models.user_ids.get(query.user_id)
             trained = self._models.log.history_of(user_idx, before_us=as_of_us)
             events = self.store.newest_of(query.user_id, self._max_user_events)
             self._rows([event.item_id for event in events], "events", ignored)
-            stored = stored_history(events, self._item_ids, self._data_config, as_of_us=as_of_us)
+            weighed = self._weigh(events)
+            stored = stored_history(events, weighed.weight, self._item_ids, as_of_us=as_of_us)
+            complained_idx = self._complained_idx(events, weighed, user_idx)
         _check_times(query.history, as_of_us)
         self._rows([entry.item_id for entry in query.history], "history", ignored)
         session = session_history(query.history, self._item_ids, self._data_config, as_of_us=as_of_us)
         history = add_without_repeats(add_without_repeats(trained, stored), session)
         warmth = Warmth.WARM if len(trained) else Warmth.COLD if len(history) else Warmth.UNKNOWN
-        return history, warmth, user_idx
+        return _Known(history, complained_idx, warmth, user_idx)
+
+    def _complained_idx(self, events: Sequence[Event], weighed: Weighed, user_idx: int) -> Int32:
+        """Return the items that a user complained of, in stored events or in training."""
+        posted = [event.item_id for event, is_one in zip(events, weighed.is_complaint, strict=True) if is_one]
+        complained_idx = self._item_ids.lookup(posted, unknown="drop")
+        seen = self._models.seen
+        return complained_idx if seen is None else np.union1d(complained_idx, seen.history_of(user_idx).item_idx)
 
     def _candidates(self, query: Query, exclude: Int32, ignored: dict[str, Ignored]) -> Int32 | None:
         if query.candidates is None:
@@ -219,12 +252,15 @@ class Engine:
             if event.timestamp_us is not None:
                 _check_time(event.timestamp_us, now_us, f"events.{place}.timestamp")
 
-    def _count(self, event: Event) -> None:
-        """Add an event to the live counters, unless training counted it or it is no positive behaviour."""
-        item_idx = self._item_ids.get(event.item_id)
-        weight = event_weight(event.event, event.value, self._data_config)
-        if item_idx >= 0 and weight > 0 and event.timestamp_us > self.bundle.manifest.data_until_us:
-            self._path.record(item_idx, event.timestamp_us, kind="interactions", weight=weight)
+    def _weigh(self, events: Sequence[Event]) -> Weighed:
+        return weigh_events(events, self._opinions.signals(events), self._data_config)
+
+    def _count(self, events: Sequence[Event]) -> None:
+        """Add events to the live counters, unless training counted them or they are no positive behaviour."""
+        for event, weight in zip(events, self._weigh(events).weight.tolist(), strict=True):
+            item_idx = self._item_ids.get(event.item_id)
+            if item_idx >= 0 and weight > 0 and event.timestamp_us > self.bundle.manifest.data_until_us:
+                self._path.record(item_idx, event.timestamp_us, kind="interactions", weight=weight)
 
 
 def _check_times(entries: Sequence[SessionItem], now_us: int) -> None:

@@ -117,7 +117,9 @@ class RecommendationRequest(_Body):
         default_factory=list, description="Items that must not be in the list."
     )
     exclude_seen: bool = Field(
-        True, description="Leave out what is in the user's history; candidates that are given stay in."
+        True,
+        description="Leave out what is in the user's history or what they complained of; candidates that are given "
+        "stay in.",
     )
     diversity: float = Field(
         0.0,
@@ -168,7 +170,7 @@ class EventIn(_Body):
     value: float | None = Field(None, description="Size of the event: a rating, a price, seconds watched.")
     recommendation_id: Id | None = Field(None, description="The answer that the item was shown in.")
     text: Annotated[str, Field(max_length=MAX_TEXT_LENGTH, pattern=r"^[^\x00]*$")] | None = Field(
-        None, description="Text of a comment or review."
+        None, description="Text of a comment or review; read as for or against the item where the model can."
     )
 
     def new_event(self) -> NewEvent:

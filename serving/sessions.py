@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from recsys.config import DataConfig
 from recsys.histories import History
 from recsys.ids import IdMap
-from recsys.models.sentiment import REVIEW_KINDS, RatingScale, signed_weight
+from recsys.models.sentiment import REVIEW_KINDS, RatingScale, review_signal, signed_weight
 from serving.store import Event
 
 _DEFAULT_WEIGHT = 1.0
@@ -24,32 +25,58 @@ class SessionItem:
     event: str | None = None
 
 
-def event_weight(event: str | None, value: float | None, config: DataConfig) -> float:
-    """Return the preference that one event expresses, as in training; 0 when it is no positive behaviour.
+@dataclass(frozen=True)
+class Weighed:
+    """What events express, in their order. Arrays `(n,)`.
 
-    Training leaves out ratings below `min_rating` and kinds that weigh nothing, so serving does too. Where training
-    weighed reviews by what they say, a rating scales the weight here as it did there; a text is not read.
+    weight: float64, the preference for the item, 0 where there is none. is_complaint: bool, whether the event is a
+    review that speaks against its item.
+    """
+
+    weight: npt.NDArray[np.float64]
+    is_complaint: npt.NDArray[np.bool_]
+
+
+def kind_weight(event: str | None, value: float | None, config: DataConfig) -> float:
+    """Return the preference that an event of a kind expresses, as in training; 0 when it is no positive behaviour.
+
+    Training leaves out ratings below `min_rating` and kinds that weigh nothing, so serving does too.
     """
     if event is None:
         return _DEFAULT_WEIGHT
     if event == _RATING and value is not None and config.min_rating is not None and value < config.min_rating:
         return 0.0
-    weight = max(config.event_weights.get(event, _DEFAULT_WEIGHT), 0.0)
-    if event in REVIEW_KINDS and value is not None and config.sentiment != "off" and config.rating_scale is not None:
-        signal = RatingScale(*config.rating_scale).signal(np.array([value]))
-        return float(signed_weight(np.array([weight]), signal)[0])
-    return weight
+    return max(config.event_weights.get(event, _DEFAULT_WEIGHT), 0.0)
 
 
-def stored_history(events: Sequence[Event], item_ids: IdMap, config: DataConfig, *, as_of_us: int) -> History:
-    """Return stored events of one user, oldest first, as a history; events on unknown items are left out.
+def weigh_events(events: Sequence[Event], text_signal: npt.NDArray[np.float64], config: DataConfig) -> Weighed:
+    """Return what events express: where training weighed reviews by what they say, they weigh so here too.
+
+    text_signal: float64 `(n,)`, what the text of each event says, NaN where none was read; see
+        `serving.opinions.OpinionReader`.
+    """
+    weight = np.array([kind_weight(event.event, event.value, config) for event in events], np.float64)
+    if config.sentiment == "off" or config.rating_scale is None:
+        return Weighed(weight, np.zeros(len(events), np.bool_))
+    is_review = np.array([event.event in REVIEW_KINDS for event in events], np.bool_)
+    rating = np.array([np.nan if event.value is None else event.value for event in events], np.float64)
+    signal = review_signal(RatingScale(*config.rating_scale).signal(rating), text_signal)
+    signal = np.where(is_review, signal, np.nan)
+    is_complaint = (weight > 0) & (signal <= 0)
+    return Weighed(np.where(np.isnan(signal), weight, signed_weight(weight, signal)), is_complaint)
+
+
+def stored_history(
+    events: Sequence[Event], weight: npt.NDArray[np.float64], item_ids: IdMap, *, as_of_us: int
+) -> History:
+    """Return stored events of one user, oldest first, as a history, less those on unknown items or of weight 0.
 
     What has arrived has happened: a time at or after `as_of_us`, from a clock ahead of ours, becomes the moment before.
     """
     rows = [
-        (idx, min(event.timestamp_us, as_of_us - 1), weight)
-        for event in events
-        if (idx := item_ids.get(event.item_id)) >= 0 and (weight := event_weight(event.event, event.value, config)) > 0
+        (idx, min(event.timestamp_us, as_of_us - 1), each)
+        for event, each in zip(events, weight.tolist(), strict=True)
+        if each > 0 and (idx := item_ids.get(event.item_id)) >= 0
     ]
     return _history(rows)
 
@@ -64,7 +91,7 @@ def session_history(entries: Sequence[SessionItem], item_ids: IdMap, config: Dat
     for entry in reversed(entries):
         next_us = next_us - 1 if entry.timestamp_us is None else min(entry.timestamp_us, as_of_us - 1)
         idx = item_ids.get(entry.item_id)
-        weight = event_weight(entry.event, None, config)
+        weight = kind_weight(entry.event, None, config)
         if idx >= 0 and weight > 0:
             rows.append((idx, next_us, weight))
     return _history(rows[::-1])

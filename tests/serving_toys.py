@@ -92,7 +92,13 @@ def toy_bundle(overrides: dict[str, Any] | None = None) -> Bundle:
     )
     table = pl.DataFrame({"item_id": ITEM_IDS, "title": [None, *(f"Title of {id_}" for id_ in ITEM_IDS[1:])]})
     models = SimpleNamespace(
-        config=config, catalogue=Catalogue.from_items(table, ("title",)), user_ids=IdMap(USER_IDS), log=log
+        config=config,
+        catalogue=Catalogue.from_items(table, ("title",)),
+        user_ids=IdMap(USER_IDS),
+        log=log,
+        encoder=None,
+        sentiment=None,
+        seen=None,
     )
     manifest = SimpleNamespace(bundle_id="f00d" * 16, data_until_us=DATA_UNTIL_US)
     return cast(Bundle, SimpleNamespace(manifest=manifest, models=models))

@@ -28,7 +28,8 @@ class CardFacts:
 
     report: what was measured on the test, any metrics. encoder: what the text stage reports: `base`, `kind`, `curve`,
     `seconds` and `stopped_because`, and where they are there `objective` and `mean_cosine`, between an item's
-    embeddings before and after. n_requests: how many were measured. run_id: the MLflow run. environment: versions.
+    embeddings before and after. signals: what `training.signals` reports, empty where it decided nothing.
+    n_requests: how many were measured. run_id: the MLflow run. environment: versions.
     """
 
     dataset: Dataset
@@ -42,6 +43,7 @@ class CardFacts:
     model_name: str
     fingerprint: str
     environment: Mapping[str, str] = field(default_factory=dict)
+    signals: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def metrics(self) -> list[str]:

@@ -27,6 +27,7 @@ from training.card_facts import (
     verdict,
 )
 from training.card_limits import limits
+from training.card_signals import card_signals
 
 RANDOM: Final = "random"
 
@@ -43,6 +44,7 @@ def model_card(facts: CardFacts) -> str:
         ("Measured", _measured),
         ("By slice", _by_slice),
         ("The text encoder before and after", _encoder),
+        *([("Kinds of behaviour, ratings and texts", card_signals)] if facts.signals else []),
         ("Configuration", _configuration),
         ("Limits", lambda facts: (f"- {limit}" for limit in limits(facts))),
         ("How to reproduce it", _reproduction),

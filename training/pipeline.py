@@ -1,7 +1,8 @@
 """A whole training: data in, a registered model version out. Every stage that has finished is kept until the end."""
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ from training.fitting import Corpus, draw_pseudo_cold
 from training.model_card import card_summary, model_card
 from training.progress import Reporter
 from training.ranker import RankerFit
-from training.signals import apply_signals, rated_complaints
+from training.signals import Signals, apply_signals, rated_complaints
 from training.system import measure, train_on_past
 from training.text import TextStage, run_text_stage
 from training.tracking import TrainingRun, environment
@@ -93,6 +94,8 @@ def train(
         visible = ~np.isin(data.log.item_idx, pseudo_cold) & ~rated_complaints(dataset, data, split, config)
         text = run_text_stage(data, split, config, desk, fingerprint, visible=visible)
         signals = apply_signals(dataset, data, split, text, config, desk, fingerprint)
+        if signals.report:
+            run.log_text(json.dumps(signals.report, indent=2, ensure_ascii=False), "signals.json")
         corpus = Corpus(signals.data, signals.split, signals.config, text.embeddings, text.encoder, pseudo_cold)
         fits = Fits(corpus, desk)
         fit = train_on_past([fits], desk, fingerprint)
@@ -100,8 +103,9 @@ def train(
         report = _report(dataset, config, evaluation, run)
         with run.stage("pictures"):
             _log_pictures(run, path.models, path.feature_groups, text, fit, evaluation, report)
-        _log_card(run, dataset, corpus, text, evaluation, report, fingerprint)
+        _log_card(run, dataset, corpus, text, signals, evaluation, report, fingerprint)
         final = fits.models(None).with_ranker(fit.ranker)
+        final = replace(final, sentiment=signals.head, seen=signals.data.seen)
         version = desk.run("bundle", lambda _: _register(run, final, text, work, dataset, fingerprint, evaluation))
     work.remove()
     return TrainingResult(
@@ -176,6 +180,7 @@ def _log_card(
     dataset: Dataset,
     corpus: Corpus,
     text: TextStage,
+    signals: Signals,
     evaluation: Evaluation,
     report: SuiteReport,
     fingerprint: str,
@@ -192,6 +197,7 @@ def _log_card(
         model_name=corpus.config.tracking.model_name,
         fingerprint=fingerprint,
         environment=environment(),
+        signals=signals.report,
     )
     run.log_card(model_card(facts), card_summary(facts))
 

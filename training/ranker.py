@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import lightgbm as lgb
 import numpy as np
@@ -138,52 +139,70 @@ def train_ranker(
     seed: np.random.SeedSequence,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> RankerFit:
-    """Return a ranker trained with early stopping on later requests.
+    """Return a ranker of `config.n_seeds` boosters, each stopped early on later requests.
 
     The position bias of shown lists is estimated by LightGBM itself (its unbiased LambdaMART, `position` in the data
-    set), where every training row has a position.
+    set), where every training row has a position. The curve is that of the first booster.
     """
     use_position = train.position is not None and config.objective == "lambdarank"
-    params = {
-        "objective": config.objective,
-        "metric": "ndcg" if config.objective == "lambdarank" else "auc",
-        "eval_at": [10],
-        "learning_rate": config.learning_rate,
-        "num_leaves": config.num_leaves,
-        "min_data_in_leaf": min(config.min_data_in_leaf, max(1, len(train.label) // 50)),
-        "feature_fraction": config.feature_fraction,
-        "bagging_fraction": config.bagging_fraction,
-        "bagging_freq": 1,
-        "lambda_l2": config.lambda_l2,
-        "lambdarank_truncation_level": config.truncation,
-        "lambdarank_position_bias_regularization": config.position_bias,
-        "seed": int(seed.generate_state(1)[0] % 2**31),
-        "deterministic": True,
-        "force_row_wise": True,
-        "verbosity": -1,
-    }
     train_set = lgb.Dataset(
         train.features,
         train.label,
         group=train.group,
         position=train.position if use_position else None,
         feature_name=list(train.feature_names),
-        free_raw_data=True,
+        free_raw_data=False,
     )
-    valid_set = lgb.Dataset(valid.features, valid.label, group=valid.group, reference=train_set)
-    curve: dict[str, dict[str, list[float]]] = {}
-    callbacks = [
-        lgb.early_stopping(config.early_stopping, first_metric_only=True, verbose=False),
-        lgb.record_evaluation(curve),
-    ]
-    if on_progress is not None:
-        callbacks.append(lambda env: on_progress(env.iteration + 1, config.n_trees))
-    booster = lgb.train(
-        params,
-        train_set,
-        num_boost_round=config.n_trees,
-        valid_sets=[valid_set],
-        valid_names=["valid"],
-        callbacks=callbacks,
-    )
-    return RankerFit(Ranker(booster, train.feature_names), dict(curve.get("valid", {})), booster.best_iteration)
+    valid_set = lgb.Dataset(valid.features, valid.label, group=valid.group, reference=train_set, free_raw_data=False)
+    boosters: list[lgb.Booster] = []
+    first_curve: dict[str, list[float]] = {}
+    n_rounds = config.n_trees * config.n_seeds
+    for number, state in enumerate(seed.generate_state(config.n_seeds)):
+        curve: dict[str, dict[str, list[float]]] = {}
+        callbacks: list[Callable[..., None]] = [
+            lgb.early_stopping(config.early_stopping, first_metric_only=True, verbose=False),
+            lgb.record_evaluation(curve),
+        ]
+        if on_progress is not None:
+            callbacks.append(_progress(on_progress, number * config.n_trees, n_rounds))
+        parameters = _parameters(config, len(train.label), int(state % 2**31))
+        boosters.append(
+            lgb.train(
+                parameters,
+                train_set,
+                num_boost_round=config.n_trees,
+                valid_sets=[valid_set],
+                valid_names=["valid"],
+                callbacks=callbacks,
+            )
+        )
+        first_curve = first_curve or dict(curve.get("valid", {}))
+    ranker = Ranker(tuple(boosters), train.feature_names)
+    return RankerFit(ranker, first_curve, ranker.n_trees)
+
+
+def _progress(
+    report: Callable[[int, int], None], n_before: int, n_rounds: int
+) -> Callable[[lgb.callback.CallbackEnv], None]:
+    return lambda env: report(n_before + env.iteration + 1, n_rounds)
+
+
+def _parameters(config: RankerConfig, n_rows: int, seed: int) -> dict[str, Any]:
+    return {
+        "objective": config.objective,
+        "metric": "ndcg" if config.objective == "lambdarank" else "auc",
+        "eval_at": [10],
+        "learning_rate": config.learning_rate,
+        "num_leaves": config.num_leaves,
+        "min_data_in_leaf": min(config.min_data_in_leaf, max(1, n_rows // 50)),
+        "feature_fraction": config.feature_fraction,
+        "bagging_fraction": config.bagging_fraction,
+        "bagging_freq": 1,
+        "lambda_l2": config.lambda_l2,
+        "lambdarank_truncation_level": config.truncation,
+        "lambdarank_position_bias_regularization": config.position_bias,
+        "seed": seed,
+        "deterministic": True,
+        "force_row_wise": True,
+        "verbosity": -1,
+    }

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 from threadpoolctl import threadpool_limits
 
@@ -119,19 +120,14 @@ def _on_the_systems_rows(
 
     The items are the system's own table, so that they have its rows already.
     """
-    encoded = with_signals(dataset, encode_dataset(dataset, config.data), None, None, config.data)
+    encoded = with_signals(dataset, encode_dataset(dataset, config.data), models.sentiment, models.encoder, config.data)
     new_users = [user for user in encoded.user_ids.ids if user not in models.user_ids]
     user_ids = models.user_ids.extended(new_users)
     row_of = user_ids.lookup(encoded.user_ids.ids, unknown="error")
-    old, new, counters = models.log, encoded.log, models.counters
-    log = InteractionLog.from_arrays(
-        np.concatenate([old.user_idx, row_of[new.user_idx]]),
-        np.concatenate([old.item_idx, new.item_idx]),
-        np.concatenate([old.timestamp_us, new.timestamp_us]),
-        np.concatenate([old.weight, new.weight]),
-        n_users=len(user_ids),
-        n_items=old.n_items,
-    )
+    old, counters = models.log, models.counters
+    nothing = old.select(np.zeros(len(old), np.bool_))
+    log = _joined(old, encoded.log, row_of, len(user_ids))
+    seen = _joined(models.seen or nothing, encoded.seen or nothing, row_of, len(user_ids))
     shown = encoded.impressions
     attributes = np.pad(models.user_attributes, ((0, len(new_users)), (0, 0)), constant_values=np.nan)
     extended = replace(
@@ -140,6 +136,7 @@ def _on_the_systems_rows(
         user_ids=user_ids,
         user_attributes=attributes,
         log=replace(old, n_users=len(user_ids)),
+        seen=None,  # the data has it
         counters=Counters(
             BucketCounts.build(log.item_idx, log.timestamp_us, log.weight, bucket_us=counters.interactions.bucket_us),
             counters.shown,
@@ -150,11 +147,24 @@ def _on_the_systems_rows(
         encoded,
         user_ids=user_ids,
         log=log,
+        seen=seen,
         impressions=None if shown is None else replace(shown, user_idx=row_of[shown.user_idx]),
         user_attributes=attributes,
         user_attribute_names=models.user_attribute_names,
     )
     return data, extended, len(new_users)
+
+
+def _joined(old: InteractionLog, new: InteractionLog, row_of: npt.NDArray[np.int32], n_users: int) -> InteractionLog:
+    """Return both logs as one. row_of: the row of each of `new`'s users among `n_users`."""
+    return InteractionLog.from_arrays(
+        np.concatenate([old.user_idx, row_of[new.user_idx]]),
+        np.concatenate([old.item_idx, new.item_idx]),
+        np.concatenate([old.timestamp_us, new.timestamp_us]),
+        np.concatenate([old.weight, new.weight]),
+        n_users=n_users,
+        n_items=old.n_items,
+    )
 
 
 def _corpus(data: EncodedData, models: FittedModels, trained_on: InteractionLog, config: Config) -> Corpus:

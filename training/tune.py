@@ -21,6 +21,7 @@ from recsys.mlflow_store import shown_uri
 from training.desk import Desk, seed_for
 from training.fitting import Corpus, draw_pseudo_cold
 from training.progress import Reporter
+from training.signals import apply_signals, rated_complaints
 from training.text import run_text_stage
 from training.tracking import TrainingRun
 from training.tune_cut import PastData, check_no_test, without_test
@@ -154,7 +155,8 @@ def tune(
         desk = Desk(work, reporter, run)
         corpus = _corpus(past, config, desk, key)
         studies = tuple(search_settings(corpus, budget, desk, key, TrialRuns(run), search=search))
-        best = studies[-1].config if studies else config
+        # What the signals filled in is for each training to find anew.
+        best = studies[-1].config.model_copy(update={"data": config.data})
         run.log_metrics(
             {f"tune/{study.name}/{end}": getattr(study, end) for study in studies for end in ("base", "best")}
         )
@@ -164,12 +166,13 @@ def tune(
 
 
 def _corpus(past: PastData, config: Config, desk: Desk, key: str) -> Corpus:
-    """Return the data of a search with its encoder, made as a training makes it."""
+    """Return the data of a search with its encoder and its weights, made as a training makes them."""
     data, split = past.data, past.split
     pseudo_cold = draw_pseudo_cold(data, split, config, np.random.default_rng(seed_for(config.seed, "pseudo-cold")))
-    visible = ~np.isin(data.log.item_idx, pseudo_cold)
+    visible = ~np.isin(data.log.item_idx, pseudo_cold) & ~rated_complaints(past.dataset, data, split, config)
     text = run_text_stage(data, split, config, desk, key, visible=visible)
-    return Corpus(data, split, config, text.embeddings, text.encoder, pseudo_cold)
+    signals = apply_signals(past.dataset, data, split, text, config, desk, key)
+    return Corpus(signals.data, signals.split, signals.config, text.embeddings, text.encoder, pseudo_cold)
 
 
 def search_settings(

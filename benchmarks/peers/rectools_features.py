@@ -89,9 +89,9 @@ def _products(data: FitData, dataset: Dataset, users: Float32, items: Float32, v
 
 RUNS: Final[dict[str, Run]] = {
     "rectools-ials-features": by_search(
-        fit_ials, grid(features=(50, 150), factors=(32, 64), regularization=(1.0, 10.0, 100.0), alpha=(1.0, 5.0))
+        fit_ials, grid(features=(50, 150, 300), factors=(32,), regularization=(10.0, 100.0, 1000.0), alpha=(1.0,))
     ),
     "rectools-lightfm": by_search(
-        fit_lightfm, grid(features=(150, 1000), factors=(32, 64), learning_rate=(0.02, 0.05), epochs=(10, 30))
+        fit_lightfm, grid(features=(150, 1000), factors=(32, 64), learning_rate=(0.02, 0.05), epochs=(20,))
     ),
 }

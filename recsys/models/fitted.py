@@ -16,6 +16,7 @@ from recsys.models.encoder import TextEncoder
 from recsys.models.factors import ItemFactors
 from recsys.models.linear_items import Ease, NextItem
 from recsys.models.ranker import Ranker
+from recsys.models.sentiment import SentimentHead
 from recsys.models.sequence import SequenceModel
 
 Float32 = npt.NDArray[np.float32]
@@ -29,6 +30,8 @@ class FittedModels:
     user_attributes: float32 `(n_users, n_attributes)`, NaN where missing.
     item_embeddings: float32 `(n_items, embedding_size)`, unit rows, zero where an item has no text.
     sequence: None where it was switched off. ranker: None until one has been trained.
+    sentiment: reads posted reviews with `encoder`; None where texts take no part. seen: complaints of the training log,
+    which taught nothing and whose items are not recommended to their users; None or empty where there are none.
     """
 
     config: Config
@@ -46,6 +49,8 @@ class FittedModels:
     sequence: SequenceModel | None = None
     encoder: TextEncoder | None = None
     ranker: Ranker | None = None
+    sentiment: SentimentHead | None = None
+    seen: InteractionLog | None = None
 
     @cached_property
     def item_counts(self) -> npt.NDArray[np.int64]:

@@ -34,8 +34,8 @@ class Ease:
         Deviations: in the Gram matrix a pair of items of one user counts `1 - nearness` plus, where at most three times
         `nearness_steps` interactions lie between them, `nearness * exp(-distance / nearness_steps)`: what was turned to
         together says more than what one life has in common. Only the `max_items` most frequent items with at least
-        `min_interactions` take part, and of each row only the `max_neighbours` weights that are largest in size are kept. An interaction counts once per
-        user and item, whatever its weight; those of weight 0 or less do not count.
+        `min_interactions` take part, and of each row only the `max_neighbours` weights that are largest in size are
+        kept. An interaction counts once per user and item, whatever its weight; those of weight 0 or less do not count.
         """
         log = log.select(log.weight > 0)
         items = _most_frequent(log, config)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import lightgbm as lgb
 import numpy as np
@@ -12,12 +13,14 @@ from recsys.errors import BundleError
 
 Float32 = npt.NDArray[np.float32]
 
+_BETWEEN: Final = "\n\f\n"
+
 
 @dataclass(frozen=True)
 class Ranker:
-    """A booster and the names of the features it reads, in order."""
+    """Boosters whose scores are averaged, and the names of the features that they read, in order."""
 
-    booster: lgb.Booster
+    boosters: tuple[lgb.Booster, ...]
     feature_names: tuple[str, ...]
 
     def score(self, rows: Float32) -> Float32:
@@ -25,26 +28,36 @@ class Ranker:
         if not len(rows):
             return np.empty(0, np.float32)
         # One thread: a request's few hundred rows are scored faster than threads are woken.
-        return self.booster.predict(rows, num_threads=1).astype(np.float32)
+        total = sum(booster.predict(rows, num_threads=1) for booster in self.boosters)
+        return (total / len(self.boosters)).astype(np.float32)
+
+    @property
+    def n_trees(self) -> int:
+        """Trees of all boosters together, up to where each stopped."""
+        return sum(booster.best_iteration if booster.best_iteration > 0 else booster.num_trees()
+                   for booster in self.boosters)  # fmt: skip
 
     def gain(self) -> npt.NDArray[np.float64]:
         """Return the total gain of each feature, float64 `(n_features,)`."""
-        return np.asarray(self.booster.feature_importance("gain"), np.float64)
+        return np.sum([booster.feature_importance("gain") for booster in self.boosters], axis=0, dtype=np.float64)
 
     def save(self, path: Path) -> None:
-        """Write the model in LightGBM's text format."""
-        path.write_text(self.booster.model_to_string(num_iteration=self.booster.best_iteration), encoding="utf-8")
+        """Write the boosters in LightGBM's text format, one after the other behind form feeds."""
+        texts = [booster.model_to_string(num_iteration=booster.best_iteration) for booster in self.boosters]
+        path.write_text(_BETWEEN.join(texts), encoding="utf-8")
 
     @staticmethod
     def load(path: Path, feature_names: Sequence[str]) -> "Ranker":
         """Read a ranker and check that it was trained on the given features, in their order."""
         try:
-            booster = lgb.Booster(model_str=path.read_text(encoding="utf-8"))
+            texts = path.read_text(encoding="utf-8").split(_BETWEEN)
+            boosters = tuple(lgb.Booster(model_str=text) for text in texts)
         except (OSError, lgb.basic.LightGBMError) as error:
             raise BundleError(f"{path.name} is no LightGBM model: {error}") from error
-        if booster.feature_name() != list(feature_names):
-            raise BundleError(
-                f"{path.name} was trained on other features than this version computes: "
-                f"{sorted(set(booster.feature_name()) ^ set(feature_names))[:3]}; train again"
-            )
-        return Ranker(booster, tuple(feature_names))
+        for booster in boosters:
+            if booster.feature_name() != list(feature_names):
+                raise BundleError(
+                    f"{path.name} was trained on other features than this version computes: "
+                    f"{sorted(set(booster.feature_name()) ^ set(feature_names))[:3]}; train again"
+                )
+        return Ranker(boosters, tuple(feature_names))

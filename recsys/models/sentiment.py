@@ -1,5 +1,6 @@
 """What a comment or a review says for or against its item: a linear head on the text encoder's embeddings."""
 
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -92,7 +93,7 @@ class SentimentHead:
                     str(file["encoder_fingerprint"]),
                     float(file["complaint_cost"]),
                 )
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise EncoderError(f"{path}: the sentiment head cannot be read ({error}); train again") from error
         if head.encoder_fingerprint != encoder_fingerprint:
             raise EncoderError(

@@ -20,6 +20,7 @@ from recsys.datasets.simulated import SimulationConfig, simulate, write_sample
 pytestmark = pytest.mark.slow
 
 FAST = {
+    "data.learn_event_weights": "true",
     "encoder.kind": "small",
     "encoder.epochs": 1,
     "encoder.small_epochs": 0,
@@ -106,6 +107,7 @@ def test_the_best_configuration_is_one_that_training_reads(searched: Searched) -
     best = Config.from_yaml(searched.folder / "best.yaml")
 
     assert best.encoder.small_vocabulary == 300
+    assert best.data == Config().with_overrides({"data.learn_event_weights": True}).data  # not what was learned
     for study in searched.first["studies"]:
         for key, value in study["settings"].items():
             section, name = key.split(".")

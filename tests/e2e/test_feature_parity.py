@@ -17,7 +17,7 @@ from recsys.histories import MAX_REQUEST_HISTORY, InteractionLog, Request
 from recsys.ids import UNKNOWN_IDX, IdMap
 from recsys.models.fitted import FittedModels
 from serving.engine import Engine
-from serving.sessions import event_weight
+from serving.sessions import weigh_events
 from serving.slates import NewEvent, Query, ServedRequest
 from serving.store import SqlEventStore
 
@@ -112,7 +112,7 @@ class Offline:
         events = list(service.engine.store.since(0))
         known = fitted.user_ids
         user_ids = known.extended(sorted({event.user_id for event in events} - set(known.ids)))
-        weight = [event_weight(event.event, event.value, config.data) for event in events]
+        weight = weigh_events(events, np.full(len(events), np.nan), config.data).weight
         log = InteractionLog.from_arrays(
             np.append(fitted.log.user_idx, user_ids.lookup([event.user_id for event in events], unknown="error")),
             np.append(
@@ -120,7 +120,7 @@ class Offline:
                 fitted.catalogue.ids.lookup([event.item_id for event in events], unknown="error"),
             ),
             np.append(fitted.log.timestamp_us, np.array([event.timestamp_us for event in events], np.int64)),
-            np.append(fitted.log.weight, np.array(weight, np.float32)),
+            np.append(fitted.log.weight, weight.astype(np.float32)),
             n_users=len(user_ids),
             n_items=len(fitted.catalogue),
         )

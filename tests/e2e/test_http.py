@@ -102,7 +102,7 @@ def _ranker(models: FittedModels, topic: np.ndarray) -> Ranker:
         labels.append(topic == user % 2)
     data = lgb.Dataset(np.vstack(rows), np.concatenate(labels), feature_name=list(path.feature_names))
     parameters = {"objective": "binary", "verbose": -1, "min_data_in_leaf": 5, "num_threads": 1, "deterministic": True}
-    return Ranker(lgb.train(parameters, data, num_boost_round=5), path.feature_names)
+    return Ranker((lgb.train(parameters, data, num_boost_round=5),), path.feature_names)
 
 
 class Server:

@@ -16,16 +16,19 @@ from recsys.bundle import MANIFEST, SCHEMA_VERSION, Bundle, load_bundle, read_ma
 from recsys.errors import BundleError, RecsysError
 from recsys.histories import Request
 from recsys.models.fitted import FittedModels
+from recsys.models.sentiment import RatingScale, SentimentHead
 
 FILES = (
     "arrays.safetensors",
     "counters.npz",
     "covisitation.npz",
+    "ease.npz",
     "encoder/encoder.json",
     "encoder/model.onnx",
     "encoder/tokenizer.json",
     "items.parquet",
     "log.npz",
+    "next_item.npz",
     "ranker.txt",
     "users.parquet",
 )
@@ -237,12 +240,12 @@ def test_a_folder_without_manifest_is_no_bundle(tmp_path: Path) -> None:
         load_bundle(tmp_path / "nothing")
 
 
-@pytest.mark.parametrize("version", [0, 2, "1"])
+@pytest.mark.parametrize("version", [0, SCHEMA_VERSION + 1, str(SCHEMA_VERSION)])
 def test_another_layout_is_refused_whatever_else_is_in_it(copy: Path, version: object) -> None:
     (copy / MANIFEST).write_text(json.dumps({"schema_version": version, "unheard_of": 1}), encoding="utf-8")
 
     with pytest.raises(
-        BundleError, match=rf"has layout {version}, this version reads 1; train again or use a matching"
+        BundleError, match=rf"has layout {version}, this version reads {SCHEMA_VERSION}; train again or use a matching"
     ):
         load_bundle(copy)
 
@@ -354,3 +357,83 @@ def test_missing_parent_folders_are_made(tiny_models: FittedModels, tmp_path: Pa
 
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["b"]
     assert read_manifest(tmp_path / "a" / "b").schema_version == SCHEMA_VERSION
+
+
+def _with_reviews(models: FittedModels) -> FittedModels:
+    """Return the models with a sentiment head, and with two interactions of the log's as complaints."""
+    assert models.encoder is not None
+    weights = np.linspace(-1.0, 2.0, models.encoder.embedding_size, dtype=np.float32)
+    head = SentimentHead(weights, 0.25, RatingScale(1.0, 5.0), models.encoder.fingerprint, complaint_cost=3.0)
+    chosen = np.zeros(len(models.log), np.bool_)
+    chosen[[3, 41]] = True
+    seen = models.log.select(chosen)
+    later = replace(seen, timestamp_us=seen.timestamp_us + 10**12)
+    return replace(models, sentiment=head, seen=later)
+
+
+def test_the_sentiment_head_and_the_complaints_come_back(
+    tiny_models: FittedModels, tiny_encoder: Path, tmp_path: Path
+) -> None:
+    models = _with_reviews(tiny_models)
+    assert models.sentiment is not None
+    assert models.seen is not None
+
+    manifest = write_bundle(models, tiny_encoder, tmp_path / "bundle", data={}, metrics={})
+    found = load_bundle(tmp_path / "bundle").models
+
+    assert set(manifest.files) >= {"sentiment.npz", "seen.npz"}
+    assert found.sentiment is not None
+    assert found.sentiment.weights.tobytes() == models.sentiment.weights.tobytes()
+    assert replace(found.sentiment, weights=models.sentiment.weights) == models.sentiment
+    assert found.seen is not None
+    for name in ("user_idx", "item_idx", "timestamp_us", "weight", "row"):
+        assert getattr(found.seen, name).tobytes() == getattr(models.seen, name).tobytes(), name
+    assert (found.seen.n_users, found.seen.n_items) == (80, 150)
+    assert len(found.log) == len(tiny_models.log)
+    # A complaint is feedback, too: what comes after it is newer than the training.
+    assert manifest.data_until_us == models.seen.timestamp_us.max() > tiny_models.log.timestamp_us.max()
+
+
+def test_a_bundle_without_them_has_neither(loaded: Bundle) -> None:
+    assert loaded.models.sentiment is None
+    assert loaded.models.seen is None
+
+
+def test_a_sentiment_head_of_another_encoder_is_not_written(tiny_models: FittedModels, tmp_path: Path) -> None:
+    models = _with_reviews(tiny_models)
+    assert models.sentiment is not None
+    foreign = replace(models, sentiment=replace(models.sentiment, encoder_fingerprint="f00d" * 16))
+
+    for each in (foreign, replace(models, encoder=None)):
+        with pytest.raises(
+            BundleError, match=r"the sentiment head reads embeddings of encoder \w{12}, these models hold"
+        ):
+            write_bundle(each, None, tmp_path / "bundle", data={}, metrics={})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_sentiment_head_that_does_not_fit_is_refused_even_with_right_hashes(copy: Path) -> None:
+    head = SentimentHead(np.ones(24, np.float32), 0.0, RatingScale(1.0, 5.0), "f00d" * 16)
+    head.save(copy / "sentiment.npz")
+    _rewrite_manifest(copy, lambda manifest: None)
+
+    with pytest.raises(RecsysError, match="the sentiment head reads embeddings of encoder f00df00df00d, not of"):
+        load_bundle(copy)
+
+
+def test_a_broken_sentiment_head_is_refused_even_with_right_hashes(copy: Path) -> None:
+    (copy / "sentiment.npz").write_bytes(b"PK\x03\x04 and no more")
+    _rewrite_manifest(copy, lambda manifest: None)
+
+    with pytest.raises(RecsysError, match=r"sentiment\.npz: the sentiment head cannot be read"):
+        load_bundle(copy)
+
+
+def test_a_sentiment_head_without_any_encoder_is_refused(tiny_models: FittedModels, tmp_path: Path) -> None:
+    folder = tmp_path / "bundle"
+    write_bundle(replace(tiny_models, encoder=None), None, folder, data={}, metrics={})
+    SentimentHead(np.ones(24, np.float32), 0.0, RatingScale(1.0, 5.0), "f00d" * 16).save(folder / "sentiment.npz")
+    _rewrite_manifest(folder, lambda manifest: None)
+
+    with pytest.raises(BundleError, match=r"sentiment\.npz has no encoder beside it"):
+        load_bundle(folder)

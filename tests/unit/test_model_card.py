@@ -235,3 +235,11 @@ def test_a_card_without_any_measurement_can_be_written(made: CardFacts) -> None:
 
     assert "Nothing was measured." in model_card(nothing)
     assert "test requests" not in card_summary(nothing)
+
+
+def test_what_events_express_is_told_where_something_was_decided(made: CardFacts, card: str) -> None:
+    title = "Kinds of behaviour, ratings and texts"
+    sentiment = {"n_signed": 12, "n_complaints": 5, "n_complaints_unrated": 2, "head": None}
+
+    assert f"## {title}" not in card
+    assert "5 of them are complaints" in section(model_card(replace(made, signals={"sentiment": sentiment})), title)

@@ -232,8 +232,22 @@ def test_a_loaded_ranker_scores_bit_for_bit_as_before(tmp_path: Path) -> None:
     rows[::7, 1] = np.nan
 
     assert loaded.score(rows).tobytes() == fit.ranker.score(rows).tobytes()
-    assert loaded.booster.num_trees() == fit.n_trees
+    assert loaded.n_trees == fit.n_trees
     assert loaded.gain().shape == (3,)
+
+
+def test_several_seeds_are_averaged_and_survive_a_file(tmp_path: Path) -> None:
+    rows, valid = _learnable(80, 1), _learnable(30, 2)
+    both = _train(rows, valid, n_seeds=2)
+    one = _train(rows, valid)
+    both.ranker.save(tmp_path / "ranker.txt")
+    loaded = Ranker.load(tmp_path / "ranker.txt", NAMES)
+    each = [booster.predict(valid.features) for booster in both.ranker.boosters]
+
+    assert len(loaded.boosters) == 2
+    assert each[0].tolist() == one.ranker.boosters[0].predict(valid.features).tolist()
+    assert each[0].tolist() != each[1].tolist()
+    assert loaded.score(valid.features) == pytest.approx(np.mean(each, axis=0), rel=1e-6)
 
 
 def test_no_rows_have_no_scores() -> None:

@@ -6,7 +6,14 @@ import pytest
 from recsys.config import DataConfig
 from recsys.histories import History
 from recsys.ids import IdMap
-from serving.sessions import SessionItem, add_without_repeats, event_weight, session_history, stored_history
+from serving.sessions import (
+    SessionItem,
+    add_without_repeats,
+    kind_weight,
+    session_history,
+    stored_history,
+    weigh_events,
+)
 from serving.store import Event
 
 ITEMS = IdMap(["a", "b", "c", "d"])
@@ -25,6 +32,11 @@ def rows(of: History) -> list[tuple[int, int, float]]:
     ]
 
 
+def unread(events: list[Event]) -> np.ndarray:
+    """Return the weights of events whose texts nobody reads."""
+    return weigh_events(events, np.full(len(events), np.nan), CONFIG).weight
+
+
 @pytest.mark.parametrize(
     ("event", "value", "weight"),
     [
@@ -39,11 +51,11 @@ def rows(of: History) -> list[tuple[int, int, float]]:
     ],
 )
 def test_an_event_weighs_what_it_weighs_in_training(event: str | None, value: float | None, weight: float) -> None:
-    assert event_weight(event, value, CONFIG) == weight
+    assert kind_weight(event, value, CONFIG) == weight
 
 
 def test_a_negative_weight_counts_as_none() -> None:
-    assert event_weight("dislike", None, DataConfig(event_weights={"dislike": -1.0})) == 0.0
+    assert kind_weight("dislike", None, DataConfig(event_weights={"dislike": -1.0})) == 0.0
 
 
 def test_stored_events_become_a_history_without_unknown_items_and_weightless_kinds() -> None:
@@ -55,13 +67,13 @@ def test_stored_events_become_a_history_without_unknown_items_and_weightless_kin
         Event("5", "u", "b", "view", 50),
     ]
 
-    assert rows(stored_history(events, ITEMS, CONFIG, as_of_us=NOW_US)) == [(2, 10, 4.0), (1, 50, 0.3)]
+    assert rows(stored_history(events, unread(events), ITEMS, as_of_us=NOW_US)) == [(2, 10, 4.0), (1, 50, 0.3)]
 
 
 def test_an_event_from_a_clock_ahead_of_ours_has_just_happened() -> None:
     events = [Event("1", "u", "c", "view", 10), Event("2", "u", "a", "view", NOW_US + 77)]
 
-    assert rows(stored_history(events, ITEMS, CONFIG, as_of_us=NOW_US)) == [(2, 10, 0.3), (0, NOW_US - 1, 0.3)]
+    assert rows(stored_history(events, unread(events), ITEMS, as_of_us=NOW_US)) == [(2, 10, 0.3), (0, NOW_US - 1, 0.3)]
 
 
 def test_a_session_without_times_ends_just_before_the_request() -> None:
@@ -116,10 +128,48 @@ def test_nothing_new_leaves_the_history_as_it_is() -> None:
     assert add_without_repeats(known, History.empty()) is known
 
 
-def test_reviews_weigh_by_their_rating_where_training_weighed_them_so():
-    signed = DataConfig(event_weights={"rating": 2.0, "purchase": 4.0}, rating_scale=(1.0, 5.0))
-    assert event_weight("rating", 4.0, signed) == 1.0
-    assert event_weight("rating", 1.0, signed) == 0.0
-    assert event_weight("rating", None, signed) == 2.0
-    assert event_weight("purchase", 1.0, signed) == 4.0
-    assert event_weight("rating", 1.0, signed.model_copy(update={"sentiment": "off"})) == 2.0
+SIGNED = DataConfig(event_weights={"rating": 2.0, "comment": 2.0, "purchase": 4.0, "review": 0.0}, rating_scale=(1, 5))
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("event", "value", "text_signal", "weight", "is_complaint"),
+    [
+        ("rating", 4.0, NAN, 1.0, False),
+        ("rating", 1.0, NAN, 0.0, True),
+        ("rating", 3.0, NAN, 0.0, True),
+        ("rating", None, NAN, 2.0, False),
+        ("comment", None, 0.75, 1.5, False),
+        ("comment", None, -0.5, 0.0, True),
+        ("comment", 3.0, 0.5, 0.25, False),
+        ("rating", 4.0, -1.0, 0.25, False),
+        ("rating", 2.0, 1.0, 0.0, True),
+        ("purchase", 1.0, NAN, 4.0, False),
+        ("review", 1.0, -1.0, 0.0, False),
+    ],
+)
+def test_reviews_weigh_by_rating_and_text_where_training_weighed_them_so(
+    event: str, value: float | None, text_signal: float, weight: float, is_complaint: bool
+) -> None:
+    stored = [Event("1", "u", "a", event, 10, value)]
+
+    weighed = weigh_events(stored, np.array([text_signal]), SIGNED)
+
+    assert weighed.weight.tolist() == [weight]
+    assert weighed.is_complaint.tolist() == [is_complaint]
+
+
+@pytest.mark.parametrize("changed", [{"sentiment": "off"}, {"rating_scale": None}])
+def test_where_training_did_not_read_reviews_neither_rating_nor_text_matters(changed: dict[str, object]) -> None:
+    events = [Event("1", "u", "a", "rating", 10, 1.0), Event("2", "u", "b", "comment", 20)]
+
+    weighed = weigh_events(events, np.array([NAN, -1.0]), SIGNED.model_copy(update=changed))
+
+    assert weighed.weight.tolist() == [2.0, 2.0]
+    assert not weighed.is_complaint.any()
+
+
+def test_no_events_weigh_nothing() -> None:
+    weighed = weigh_events([], np.empty(0), SIGNED)
+
+    assert len(weighed.weight) == len(weighed.is_complaint) == 0

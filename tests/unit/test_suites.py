@@ -23,6 +23,7 @@ from training.timings import StageClock
 from training.work import WorkFolder
 
 N_USERS, N_ITEMS = 12, 20
+NOTHING = np.empty(0, np.int32)
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def _no_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
         key: str,
         *,
         visible: np.ndarray | None = None,
-        hidden_idx: np.ndarray = np.empty(0, np.int32),
+        hidden_idx: np.ndarray = NOTHING,
     ) -> Corpus:
         seen = np.ones(len(data.log), np.bool_) if visible is None else visible
         counts = np.bincount(data.log.item_idx[seen], minlength=len(data.catalogue))
