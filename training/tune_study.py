@@ -216,7 +216,7 @@ class Study:
 
     def _result(self) -> StudyResult:
         done, best = self._done(), self._best()
-        first, chosen = (np.load(self._values / f"{trial.number}.npy") for trial in (done[0], best))
+        first, chosen = (np.load(self._values / f"{trial.number}.npy", allow_pickle=False) for trial in (done[0], best))
         settings = self._settings_of(best)
         difference = paired_difference(
             chosen,

@@ -10,7 +10,7 @@ from recsys.models.fitted import FittedModels
 from recsys.retrieval.blend import blend
 from recsys.retrieval.sources import CandidateSource, build_sources, history_profile
 
-SOURCES = ("als", "covisitation", "text", "popular", "cold")
+SOURCES = ("als", "ease", "next_item", "sequence", "covisitation", "text", "popular", "cold")
 EXACT_BELOW = {"exact": 1_000_000, "hnsw": 1}
 NOTHING = np.empty(0, np.int32)
 

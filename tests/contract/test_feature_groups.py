@@ -19,7 +19,13 @@ CANDIDATES = np.array([149, 3, 77, 0, 12, 140, 55, 31], np.int32)
 # Columns whose value depends on which other candidates there are, by design.
 RELATIVE = {
     "text": {"text_profile_share_below", "text_content_share_below"},
-    "collaborative": {"als_share_below", "covisitation_share_below"},
+    "collaborative": {
+        "als_share_below",
+        "covisitation_share_below",
+        "ease_share_below",
+        "next_item_share_below",
+    },
+    "sequence": {"sequence_share_below", "sequence_log_probability"},
     "session": {"n_given_candidates"},
     "popularity": {"popularity_share_below"},
     "item": set(),
@@ -87,7 +93,7 @@ def _may_be_missing(name: str, request: Request, item_idx: int, models: FittedMo
     if name == "text_session":
         gap = models.config.features.session_gap_minutes * 60_000_000
         return not has_history or request.as_of_us - int(request.history.timestamp_us[-1]) > gap
-    if name.startswith(("text_", "als_", "minutes_since_last")):
+    if name.startswith(("text_", "als_", "ease_", "next_item_", "sequence_", "minutes_since_last")):
         return not has_history
     if name.startswith("covisitation_"):
         votes = {"covisitation_second_last": 2, "covisitation_third_last": 3}

@@ -16,6 +16,7 @@ from typer.testing import CliRunner, Result
 from recsys.cli import app
 from recsys.config import Config
 from recsys.datasets.simulated import SimulationConfig, simulate, write_sample
+from recsys.preset_files import preset
 
 pytestmark = pytest.mark.slow
 
@@ -107,7 +108,7 @@ def test_the_best_configuration_is_one_that_training_reads(searched: Searched) -
     best = Config.from_yaml(searched.folder / "best.yaml")
 
     assert best.encoder.small_vocabulary == 300
-    assert best.data == Config().with_overrides({"data.learn_event_weights": True}).data  # not what was learned
+    assert best.data == preset("tables").with_overrides({"data.learn_event_weights": True}).data  # not what was learned
     for study in searched.first["studies"]:
         for key, value in study["settings"].items():
             section, name = key.split(".")

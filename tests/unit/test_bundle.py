@@ -30,6 +30,8 @@ FILES = (
     "log.npz",
     "next_item.npz",
     "ranker.txt",
+    "sequence/sequence.npz",
+    "sequence/sequence.onnx",
     "users.parquet",
 )
 
@@ -223,8 +225,8 @@ def test_a_file_that_does_not_belong_is_named(copy: Path, name: str) -> None:
         b"7",
         b"null",
         b"{}",
-        b'{"schema_version": 1}',
-        b'{"schema_version": 1, "\xff": 1}',
+        b'{"schema_version": %d}' % SCHEMA_VERSION,
+        b'{"schema_version": %d, "\xff": 1}' % SCHEMA_VERSION,
         b"\x00\x01",
     ],
 )
