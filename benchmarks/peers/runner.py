@@ -26,8 +26,8 @@ from benchmarks.peers.exchange import (
     Requests,
     read_result,
 )
+from benchmarks.peers.items import describe_items
 from benchmarks.peers.registry import PEERS
-from recsys.catalogue import Catalogue
 from recsys.datasets.dataset import Dataset
 from recsys.datasets.encoded import EncodedData
 from recsys.errors import DataError, LeakageError, RecsysError
@@ -126,7 +126,7 @@ def peer_task(
     meta = Meta(
         protocol.suite, len(data.user_ids), len(data.catalogue), kind, protocol.metric, protocol.k, protocol.seed
     )
-    items = _items(data.catalogue)
+    items = describe_items(data.catalogue)
     task = PeerTask(meta, train, is_valid, valid, relevant, asked.take(_order(asked)), items)
     check_no_leak(task, requests)
     return task
@@ -327,29 +327,3 @@ def _shown_before_test(data: EncodedData, split: Split) -> list[LabelledRequest]
         return []
     chosen = np.flatnonzero(split.request_fold == Fold.VALID)
     return list(shown_requests(data.impressions, data.log, chosen, max_history=MAX_REQUEST_HISTORY))
-
-
-def _items(catalogue: Catalogue) -> list[dict[str, Any]]:
-    """Return what is known of each item apart from behaviour, in row order."""
-    table = catalogue.table
-    description = table[Col.DESCRIPTION].to_list() if Col.DESCRIPTION in table.columns else [None] * len(catalogue)
-    categories = table[Col.CATEGORIES].to_list() if Col.CATEGORIES in table.columns else [None] * len(catalogue)
-    values = catalogue.values
-    names = [
-        f"{catalogue.value_fields[field]}={name}"
-        for name, field in zip(catalogue.value_names, catalogue.value_field, strict=True)
-    ]
-    return [
-        {
-            "title": title,
-            "description": description[row] or "",
-            "categories": list(categories[row] or []),
-            "text": catalogue.texts[row],
-            "features": sorted(names[value] for value in values.indices[values.indptr[row] : values.indptr[row + 1]]),
-            "numbers": {
-                field: None if np.isnan(number) else float(number)
-                for field, number in zip(catalogue.numeric_fields, catalogue.numeric[row], strict=True)
-            },
-        }
-        for row, title in enumerate(catalogue.titles)
-    ]
