@@ -28,7 +28,7 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.arms import ARMS, TrialFits, arms_of, measure_arm, measure_trial  # noqa: E402
 from benchmarks.peers.published import published_for  # noqa: E402
 from benchmarks.peers.registry import peers_for  # noqa: E402
-from benchmarks.peers.runner import Protocol, peer_task, run_peers  # noqa: E402
+from benchmarks.peers.runner import Protocol, peer_task, run_peers, values_of  # noqa: E402
 from benchmarks.suites import SUITES, Suite, Trial  # noqa: E402
 from benchmarks.text_systems import (  # noqa: E402
     FROZEN_TEXT,
@@ -96,7 +96,7 @@ class SuiteRun:
             desk.reporter.say(f"-- {name}")
             arm = measure_arm(name, trial, fits, desk, lambda other, at: suite.trial(dataset, folder, other, at))
             measured = measured.beside(name, arm.results[FULL], arm.lists[FULL])
-        return self._with_peers(measured, trial, fits, desk) if self.extras.peers else measured
+        return self._with_peers(measured, trial, fits, dataset, desk) if self.extras.peers else measured
 
     def _with_text_systems(self, measured: Measured, trial: Trial, dataset: Dataset, desk: Desk) -> Measured:
         """Return the figures with those of texts alone beside them; on items without behaviour by a regression."""
@@ -127,12 +127,13 @@ class SuiteRun:
     def _at(desk: Desk, name: str) -> Desk:
         return replace(desk, work=WorkFolder(desk.work.folder / name))
 
-    def _with_peers(self, measured: Measured, trial: Trial, fits: TrialFits, desk: Desk) -> Measured:
+    def _with_peers(self, measured: Measured, trial: Trial, fits: TrialFits, dataset: Dataset, desk: Desk) -> Measured:
         corpus = fits.test.corpus
         protocol = Protocol(
             self.suite.name, self.suite.metric, corpus.config.evaluation.k, corpus.config.seed, self.suite.hides_items
         )
-        task = peer_task(corpus.data, corpus.split, trial.requests, protocol)
+        values = values_of(dataset, corpus.data.log)
+        task = peer_task(corpus.data, corpus.split, trial.requests, protocol, values=values)
         user_ids = corpus.data.user_ids
         for name, result in run_peers(
             task, trial.requests, user_ids, self.extras.peers, desk.work.folder / "peers", desk.reporter
