@@ -12,7 +12,7 @@ from recsys.config import Config
 from recsys.splits import Fold
 from training.desk import Desk, seed_for
 from training.evaluation import Measured
-from training.fits import Fits
+from training.fits import Fits, uses_sequence
 from training.fitting import Corpus
 from training.system import measure_path, train_on_past
 from training.work import WorkFolder, stage_key
@@ -40,13 +40,13 @@ def _without(group: str, *sources: str) -> Callable[[Config], dict[str, object]]
     }
 
 
-WITHOUT_TEXT: Final = "without text"
+WITHOUT_TEXT, WITHOUT_SEQUENCE = "without text", "without sequence"
 ARMS: Final = {
     # Neither columns nor candidates from text, and no embedding behind the factors that content predicts.
     WITHOUT_TEXT: Arm(_without("text", "text"), keeps_models=False),
     "frozen text": Arm(lambda _: {"encoder.tune": "none"}, keeps_models=False, has_encoder=True),
     "without collaborative": Arm(_without("collaborative", *_COLLABORATIVE)),
-    "without sequence": Arm(_without("sequence", "sequence")),
+    WITHOUT_SEQUENCE: Arm(_without("sequence", "sequence")),
     "without session": Arm(_without("session")),
     "without popularity": Arm(_without("popularity", "popular")),
 }
@@ -111,4 +111,5 @@ def _without_embeddings(corpus: Corpus, config: Config) -> Corpus:
 
 def arms_of(names: Sequence[str], config: Config) -> list[str]:
     """Return those of the named arms that differ from the whole under a configuration."""
-    return [name for name in names if config.with_overrides(ARMS[name].settings(config)) != config]
+    idle = set() if uses_sequence(config) else {WITHOUT_SEQUENCE}
+    return [name for name in names if name not in idle and config.with_overrides(ARMS[name].settings(config)) != config]

@@ -99,7 +99,10 @@ def cold_items(dataset: Dataset, folder: Path, config: Config, desk: Desk) -> Tr
         at = replace(desk, work=WorkFolder(desk.work.folder / f"part-{number + 1}"))
         parts.append(_corpus(data, split, config, at, stage_key(key, number), visible=visible, hidden_idx=hidden_idx))
     requests = cold_requests(data.log, cold_idx, np.arange(data.log.n_users), max_history=MAX_REQUEST_HISTORY)
-    return Trial(parts, _corpus(data, split, config, desk, key), list(requests), key)
+    # At the test nothing is hidden; what is asked about is given with each request.
+    asked = config.with_overrides({"ranker.rows": "retrieved"})
+    test = replace(_corpus(data, split, config, desk, key), config=asked)
+    return Trial(parts, test, list(requests), key)
 
 
 def random_holdout(dataset: Dataset, _: Path, config: Config, desk: Desk) -> Trial:
@@ -230,8 +233,7 @@ SUITES = {
                     "feature_fraction": 0.5,
                     "lambda_l2": 50.0,
                     "truncation": 30,
-                    "n_trees": 200,
-                    "n_seeds": 3,
+                    "n_trees": 150,
                 },
                 "sequence": {"epochs": 0},
                 "evaluation": {"max_requests": _ALL, "k": 10},

@@ -92,6 +92,8 @@ def test_every_part_of_the_cold_suite_hides_other_items_from_models_and_encoder(
         assert not part.item_embeddings[part.pseudo_cold_idx].any()
     assert set(log.item_idx[known_to(trial.test, Fold.TEST)].tolist()) == set(range(4, N_ITEMS))
     assert not len(trial.test.pseudo_cold_idx)
+    assert {part.rows for part in trial.parts} == {"cold"}
+    assert trial.test.rows == "retrieved"  # the requests give their candidates, and are measured as lists out of these
 
 
 def test_the_cold_suite_asks_for_cold_items_with_a_warm_history(tmp_path: Path, desk: Desk) -> None:
