@@ -50,9 +50,9 @@ def fit_item_knn(data: FitData, settings: Settings) -> Scorer:
 
 
 RUNS: Final[dict[str, Run]] = {
-    "implicit-als": by_search(fit_als, grid(factors=(32, 64, 128, 256), regularization=(1.0, 30.0), alpha=(1.0, 5.0))),
+    "implicit-als": by_search(fit_als, grid(factors=(64, 128), regularization=(1.0, 30.0), alpha=(1.0, 5.0))),
     "implicit-bpr": by_search(
-        fit_bpr, grid(factors=(64, 128), learning_rate=(0.02, 0.05), regularization=(0.001, 0.01), iterations=(100,))
+        fit_bpr, grid(factors=(64,), learning_rate=(0.02, 0.05), regularization=(0.001, 0.01), iterations=(100,))
     ),
     "implicit-itemknn": by_search(
         fit_item_knn, grid(weighting=("cosine", "tfidf", "bm25"), neighbours=(10, 20, 50, 100, 300))

@@ -51,7 +51,7 @@ def fit_biased_mf(data: FitData, settings: Settings) -> Scorer:
 
 
 RUNS: Final[dict[str, Run]] = {
-    "lenskit-itemknn": by_search(fit_item_knn, grid(max_nbrs=(10, 20, 50, 100), save_nbrs=(100, 1000))),
+    "lenskit-itemknn": by_search(fit_item_knn, grid(max_nbrs=(10, 20, 50, 100), save_nbrs=(1000,))),
     "lenskit-biasedmf": by_search(
         fit_biased_mf, grid(embedding_size=(25, 50), regularization=(0.05, 0.1, 0.5), damping=(5.0, 50.0), epochs=(20,))
     ),

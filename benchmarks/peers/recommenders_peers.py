@@ -45,7 +45,5 @@ def fit_sar(data: FitData, settings: Settings) -> Scorer:
 
 
 RUNS: Final[dict[str, Run]] = {
-    "recommenders-sar": by_search(
-        fit_sar, grid(similarity=("jaccard", "lift", "cosine"), half_life_days=(None, 30, 5))
-    ),
+    "recommenders-sar": by_search(fit_sar, grid(similarity=("jaccard", "lift", "cosine"), half_life_days=(None, 5))),
 }

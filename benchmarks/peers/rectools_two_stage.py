@@ -92,6 +92,6 @@ def fit_two_stage(data: FitData, settings: Settings) -> Scorer:
 
 RUNS: Final[dict[str, Run]] = {
     "rectools-two-stage": by_search(
-        fit_two_stage, grid(second_stage=("classifier", "ranker"), candidates=(100,), negatives=(3, 30))
+        fit_two_stage, grid(second_stage=("classifier", "ranker"), candidates=(100,), negatives=(30,))
     ),
 }
