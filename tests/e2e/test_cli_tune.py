@@ -47,8 +47,8 @@ class Searched:
 
 def run(*arguments: object) -> Result:
     result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    if result.exit_code not in (0, 2):
-        raise AssertionError(result.output) from result.exception
+    if result.exit_code not in (0, 2) or not result.output:
+        raise AssertionError(repr((result.exit_code, result.output, result.stderr, result.stdout_bytes))) from result.exception
     return result
 
 
@@ -87,8 +87,10 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Searched]:
     test_from = f"{newest - timedelta(days=2):%Y-%m-%dT%H:00}"  # type: ignore[operator]
     os.chdir(folder)
     with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        # MLflow keeps a store per address for the life of the process: mlflow.db alone may be that of another folder.
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
         found = tune("data", test_from, "--trials", 2, "--json")
+        assert found.exit_code == 0, found.stderr
         yield Searched(folder, test_from, json.loads(found.stdout))
     os.chdir(before)
 
