@@ -47,8 +47,8 @@ class Searched:
 
 def run(*arguments: object) -> Result:
     result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    if result.exit_code not in (0, 2) or not result.output:
-        raise AssertionError(repr((result.exit_code, result.output, result.stderr, result.stdout_bytes))) from result.exception
+    if result.exit_code not in (0, 2):
+        raise AssertionError(result.output) from result.exception
     return result
 
 
