@@ -49,6 +49,7 @@ from training.candidates import candidate_recall  # noqa: E402
 from training.desk import Desk, seed_for  # noqa: E402
 from training.evaluation import FULL, Measured  # noqa: E402
 from training.progress import Reporter  # noqa: E402
+from training.text import run_text_stage  # noqa: E402
 from training.timings import StageClock  # noqa: E402
 from training.work import WorkFolder  # noqa: E402
 
@@ -91,22 +92,19 @@ class SuiteRun:
         measured = measure_trial(trial, fits, desk)
         if suite.reports_candidates and not self.candidates:
             self.candidates = desk.run("recall of the sources", lambda _: candidate_recall(fits.parts[0]))
-        measured = self._with_text_systems(measured, trial, dataset, desk)
+        measured = self._with_text_systems(measured, trial, desk)
         for name in arms_of(self.extras.arms, config):
             desk.reporter.say(f"-- {name}")
             arm = measure_arm(name, trial, fits, desk, lambda other, at: suite.trial(dataset, folder, other, at))
             measured = measured.beside(name, arm.results[FULL], arm.lists[FULL])
         return self._with_peers(measured, trial, fits, dataset, desk) if self.extras.peers else measured
 
-    def _with_text_systems(self, measured: Measured, trial: Trial, dataset: Dataset, desk: Desk) -> Measured:
+    def _with_text_systems(self, measured: Measured, trial: Trial, desk: Desk) -> Measured:
         """Return the figures with those of texts alone beside them; on items without behaviour by a regression."""
         baseline = desk.run("tf-idf", lambda _: tf_idf(trial))
         if not self.suite.hides_items:
             return measured.beside(TF_IDF, *measure_profile(trial, baseline.test, measured))
-        config = trial.parts[0].config.with_overrides({"encoder.tune": "none"})
-        frozen = Embedded.of(
-            self.suite.trial(dataset, self.data_folder / self.suite.folder, config, self._at(desk, "frozen-text"))
-        )
+        frozen = self._frozen_text(trial, desk)
         found = {f"text alone, {TF_IDF}": baseline, FROZEN_TEXT: frozen, TUNED_TEXT: Embedded.of(trial)}
         for name, embedded in found.items():
             metrics, lists, penalty = desk.run(
@@ -119,13 +117,18 @@ class SuiteRun:
             tuned,
             untuned,
             clusters=measured.results[TUNED_TEXT].clusters(),
-            rng=np.random.default_rng(seed_for(config.seed, "text gain")),
+            rng=np.random.default_rng(seed_for(trial.parts[0].config.seed, "text gain")),
         )
         return measured
 
     @staticmethod
-    def _at(desk: Desk, name: str) -> Desk:
-        return replace(desk, work=WorkFolder(desk.work.folder / name))
+    def _frozen_text(trial: Trial, desk: Desk) -> Embedded:
+        """Return the embeddings of the encoder as it was found: the same for every part, since it learns nothing."""
+        corpus = trial.parts[0]
+        config = corpus.config.with_overrides({"encoder.tune": "none"})
+        at = replace(desk, work=WorkFolder(desk.work.folder / "frozen-text-alone"))
+        vectors = run_text_stage(corpus.data, corpus.split, config, at, trial.key).embeddings
+        return Embedded([vectors] * len(trial.parts), vectors)
 
     def _with_peers(self, measured: Measured, trial: Trial, fits: TrialFits, dataset: Dataset, desk: Desk) -> Measured:
         corpus = fits.test.corpus

@@ -8,7 +8,7 @@ from implicit.als import AlternatingLeastSquares
 from threadpoolctl import threadpool_limits
 
 from recsys.catalogue import Catalogue
-from recsys.config import Config
+from recsys.config import CollaborativeConfig, Config
 from recsys.counters import BucketCounts, Counters
 from recsys.histories import ImpressionLog, InteractionLog
 from recsys.models.content_map import ContentMap
@@ -16,6 +16,36 @@ from recsys.models.factors import ItemFactors
 
 Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
+
+
+def fit_als(
+    log: InteractionLog,
+    settings: CollaborativeConfig,
+    seed: int,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> tuple[Float32, Float32]:
+    """Return implicit ALS factors of users `(n_users, factors)` and of items `(n_items, factors)`, float32.
+
+    The confidence of an interaction is `1 + alpha * weight` (Hu, Koren and Volinsky, 2008), weights of repeated
+    interactions added up.
+    """
+    matrix = log.matrix()
+    matrix.data = 1.0 + np.float32(settings.alpha) * matrix.data
+    with threadpool_limits(limits=1, user_api="blas"):  # implicit brings its own threads
+        model = AlternatingLeastSquares(
+            factors=settings.factors,
+            regularization=settings.regularization,
+            alpha=1.0,
+            iterations=settings.iterations,
+            random_state=seed,
+            use_gpu=False,
+        )
+        model.fit(
+            matrix,
+            show_progress=False,
+            callback=None if on_progress is None else lambda i, *_: on_progress(i + 1, settings.iterations),
+        )
+    return np.asarray(model.user_factors, np.float32), np.asarray(model.item_factors, np.float32)
 
 
 def fit_factors(
@@ -26,37 +56,17 @@ def fit_factors(
     seed: np.random.SeedSequence,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> ItemFactors:
-    """Return ALS item factors with every item placed: own factors where warm, else those its content predicts.
-
-    The confidence of an interaction is `1 + alpha * weight` (Hu, Koren and Volinsky, 2008), weights of repeated
-    interactions added up.
-    """
-    settings = config.collaborative
-    matrix = log.matrix()
-    matrix.data = 1.0 + np.float32(settings.alpha) * matrix.data
-    with threadpool_limits(limits=1, user_api="blas"):  # implicit brings its own threads
-        model = AlternatingLeastSquares(
-            factors=settings.factors,
-            regularization=settings.regularization,
-            alpha=1.0,
-            iterations=settings.iterations,
-            random_state=int(seed.generate_state(1)[0]),
-            use_gpu=False,
-        )
-        model.fit(
-            matrix,
-            show_progress=False,
-            callback=None if on_progress is None else lambda i, *_: on_progress(i + 1, settings.iterations),
-        )
+    """Return ALS item factors with every item placed: own factors where warm, else those its content predicts."""
+    _, items = fit_als(log, config.collaborative, int(seed.generate_state(1)[0]), on_progress)
     counts = log.item_counts()
-    own = np.where(counts[:, None] > 0, np.asarray(model.item_factors, np.float32), np.float32(0))
+    own = np.where(counts[:, None] > 0, items, np.float32(0))
     content = ContentMap.fit(catalogue, embeddings, own, counts, config.cold).predict(catalogue, embeddings)
     return ItemFactors(
         own=own,
         content=content,
         is_warm=counts >= config.cold.min_interactions,
-        regularization=settings.regularization,
-        alpha=settings.alpha,
+        regularization=config.collaborative.regularization,
+        alpha=config.collaborative.alpha,
     )
 
 

@@ -13,13 +13,12 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 import torch
-from implicit.als import AlternatingLeastSquares
-from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 from torch.nn import functional
 
 from recsys.config import CollaborativeConfig, EncoderConfig
 from recsys.histories import InteractionLog
+from training.collaborative import fit_als
 from training.encoder_objectives import Embed
 
 Bool = npt.NDArray[np.bool_]
@@ -62,7 +61,7 @@ class ChoiceSource:
         known = self.log.select(~np.isin(self.log.item_idx, held_out))
         if not len(train):
             return ChoiceObjective(choices.tocsc(), _no_factors(self.log), train, held_out, config)
-        factors = _fit_factors(known, self.settings, int(own_rng.integers(2**31)))
+        factors = fit_als(known, self.settings, int(own_rng.integers(2**31)))
         return ChoiceObjective(choices.tocsc(), factors, train, held_out, config)
 
 
@@ -71,22 +70,6 @@ Factors = tuple[Float32, Float32]  # of users (n_users, f) and of items (n_items
 
 def _no_factors(log: InteractionLog) -> Factors:
     return np.zeros((log.n_users, 0), np.float32), np.zeros((log.n_items, 0), np.float32)
-
-
-def _fit_factors(log: InteractionLog, settings: CollaborativeConfig, seed: int) -> Factors:
-    matrix = log.matrix()
-    matrix.data = 1.0 + np.float32(settings.alpha) * matrix.data
-    with threadpool_limits(limits=1, user_api="blas"):  # implicit brings its own threads
-        model = AlternatingLeastSquares(
-            factors=settings.factors,
-            regularization=settings.regularization,
-            alpha=1.0,
-            iterations=settings.iterations,
-            random_state=seed,
-            use_gpu=False,
-        )
-        model.fit(matrix, show_progress=False)
-    return np.asarray(model.user_factors, np.float32), np.asarray(model.item_factors, np.float32)
 
 
 @dataclass(frozen=True)

@@ -61,55 +61,54 @@ class AlsSource:
         return self._factors.placed @ self._factors.fold_in(request.history)
 
 
-class CovisitationSource:
+class HistoryScorer(Protocol):
+    """A fitted model that scores every item by a history."""
+
+    def score(self, history: History) -> Float32:
+        """Return float32 `(n_items,)`; above 0 where the history speaks for an item."""
+        ...
+
+
+class _ScorerSource:
+    """Proposes what a model scores highest, as far as it is above 0."""
+
+    def __init__(self, scorer: HistoryScorer) -> None:
+        self._scorer = scorer
+
+    def retrieve(self, request: Request, n: int) -> Int32:
+        scores = self._scorer.score(request.history)
+        rows = top_n(scores, n)
+        return rows[scores[rows] > 0]
+
+    def score_all(self, request: Request) -> Float32:
+        return self._scorer.score(request.history)
+
+
+class CovisitationSource(_ScorerSource):
     """What tends to follow the latest items of the history."""
 
     name = "covisitation"
 
     def __init__(self, models: FittedModels) -> None:
-        self._covisitation = models.covisitation
-
-    def retrieve(self, request: Request, n: int) -> Int32:
-        scores = self._covisitation.score(request.history)
-        rows = top_n(scores, n)
-        return rows[scores[rows] > 0]
-
-    def score_all(self, request: Request) -> Float32:
-        return self._covisitation.score(request.history)
+        super().__init__(models.covisitation)
 
 
-class EaseSource:
+class EaseSource(_ScorerSource):
     """Items that the linear item model finds the whole history to speak for."""
 
     name = "ease"
 
     def __init__(self, models: FittedModels) -> None:
-        self._ease = models.ease
-
-    def retrieve(self, request: Request, n: int) -> Int32:
-        scores = self._ease.score(request.history)
-        rows = top_n(scores, n)
-        return rows[scores[rows] > 0]
-
-    def score_all(self, request: Request) -> Float32:
-        return self._ease.score(request.history)
+        super().__init__(models.ease)
 
 
-class NextItemSource:
+class NextItemSource(_ScorerSource):
     """What the linear transition model expects next."""
 
     name = "next_item"
 
     def __init__(self, models: FittedModels) -> None:
-        self._next_item = models.next_item
-
-    def retrieve(self, request: Request, n: int) -> Int32:
-        scores = self._next_item.score(request.history)
-        rows = top_n(scores, n)
-        return rows[scores[rows] > 0]
-
-    def score_all(self, request: Request) -> Float32:
-        return self._next_item.score(request.history)
+        super().__init__(models.next_item)
 
 
 class SequenceSource:

@@ -45,7 +45,7 @@ def client() -> Iterator[TestClient]:
         yield client
 
 
-def check(client: TestClient, path: str, content: bytes) -> None:
+def assert_answered(client: TestClient, path: str, content: bytes) -> None:
     response = client.post(path, content=content, headers={"Content-Type": "application/json"})
     assert response.status_code < 500, (content, response.text)
     if response.status_code != 200:
@@ -57,7 +57,7 @@ def check(client: TestClient, path: str, content: bytes) -> None:
 @quick
 @given(path=st.sampled_from(PATHS), body=ANY_JSON)
 def test_any_json_gets_an_answer(client: TestClient, path: str, body: Any) -> None:
-    check(client, path, json.dumps(body).encode())
+    assert_answered(client, path, json.dumps(body).encode())
 
 
 @quick
@@ -71,7 +71,7 @@ def test_nearly_valid_requests_get_an_answer(
     client: TestClient, user_id: str | None, history: list[Any], candidates: list[str] | None, more: dict[str, Any]
 ) -> None:
     body = {"user_id": user_id, "history": history, "candidates": candidates} | more
-    check(client, "/v1/recommendations", json.dumps(body).encode())
+    assert_answered(client, "/v1/recommendations", json.dumps(body).encode())
 
 
 @quick
@@ -85,11 +85,11 @@ def test_nearly_valid_requests_get_an_answer(
     )
 )
 def test_nearly_valid_events_get_an_answer(client: TestClient, events: list[dict[str, Any]]) -> None:
-    check(client, "/v1/events", json.dumps({"events": events}).encode())
+    assert_answered(client, "/v1/events", json.dumps({"events": events}).encode())
 
 
 @quick
 @given(path=st.sampled_from(PATHS), body=st.binary(max_size=60))
 def test_any_bytes_get_an_answer(client: TestClient, path: str, body: bytes) -> None:
-    check(client, path, body)
-    check(client, path, b'{"user_id": "' + body + b'", "events": []}')
+    assert_answered(client, path, body)
+    assert_answered(client, path, b'{"user_id": "' + body + b'", "events": []}')
