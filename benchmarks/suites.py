@@ -234,6 +234,7 @@ SUITES = {
                     "lambda_l2": 50.0,
                     "truncation": 30,
                     "n_trees": 150,
+                    "n_seeds": 5,
                 },
                 "sequence": {"epochs": 0},
                 "evaluation": {"max_requests": _ALL, "k": 10},
