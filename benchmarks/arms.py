@@ -1,6 +1,6 @@
 """Trains a trial and measures it; and the ablations, the same without one of its groups, measured beside it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -65,12 +65,12 @@ class TrialFits:
         parts = [Fits(corpus, desk) for corpus in trial.parts]
         return TrialFits(parts, parts[0] if trial.test is None else Fits(trial.test, desk))
 
-    def like(self, config: Config, desk: Desk) -> "TrialFits":
-        """Return the same fits under a configuration with other features and candidates."""
-        parts = [Fits(replace(one.corpus, config=config), desk, like=one) for one in self.parts]
+    def like(self, settings: Mapping[str, object], desk: Desk) -> "TrialFits":
+        """Return the same fits under other settings of features and candidates."""
+        parts = [Fits(_changed(one.corpus, settings), desk, like=one) for one in self.parts]
         if self.test is self.parts[0]:
             return TrialFits(parts, parts[0])
-        return TrialFits(parts, Fits(replace(self.test.corpus, config=config), desk, like=self.test))
+        return TrialFits(parts, Fits(_changed(self.test.corpus, settings), desk, like=self.test))
 
 
 def measure_trial(trial: Trial, fits: TrialFits, desk: Desk, *, name: str = "", only_full: bool = False) -> Measured:
@@ -89,24 +89,29 @@ def measure_arm(
 
     trial_of: makes the trial of another configuration, text stage and all.
     """
-    arm, whole = ARMS[name], fits.test.corpus.config
-    config = whole.with_overrides(arm.settings(whole))
+    arm, whole = ARMS[name], fits.parts[0].corpus.config
+    settings = arm.settings(whole)
     desk = replace(desk, work=WorkFolder(desk.work.folder / name.replace(" ", "-")))
     if arm.keeps_models:
-        return measure_trial(trial, fits.like(config, desk), desk, name=name, only_full=True)
+        return measure_trial(trial, fits.like(settings, desk), desk, name=name, only_full=True)
     if arm.has_encoder:
-        trial = replace(trial_of(config, desk), requests=trial.requests)
+        trial = replace(trial_of(whole.with_overrides(settings), desk), requests=trial.requests)
     else:
         trial = replace(
             trial,
-            parts=[_without_embeddings(corpus, config) for corpus in trial.parts],
-            test=None if trial.test is None else _without_embeddings(trial.test, config),
+            parts=[_without_embeddings(_changed(corpus, settings)) for corpus in trial.parts],
+            test=None if trial.test is None else _without_embeddings(_changed(trial.test, settings)),
         )
     return measure_trial(trial, TrialFits.of(trial, desk), desk, name=name, only_full=True)
 
 
-def _without_embeddings(corpus: Corpus, config: Config) -> Corpus:
-    return replace(corpus, config=config, item_embeddings=np.zeros_like(corpus.item_embeddings))
+def _changed(corpus: Corpus, settings: Mapping[str, object]) -> Corpus:
+    """Return a corpus with some settings changed; the others stay its own, since parts and test may differ in them."""
+    return replace(corpus, config=corpus.config.with_overrides(dict(settings)))
+
+
+def _without_embeddings(corpus: Corpus) -> Corpus:
+    return replace(corpus, item_embeddings=np.zeros_like(corpus.item_embeddings))
 
 
 def arms_of(names: Sequence[str], config: Config) -> list[str]:
