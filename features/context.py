@@ -1,6 +1,7 @@
 """What all feature groups share about one request: computed once, read by each."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -9,6 +10,7 @@ import scipy.sparse as sp
 from recsys.config import FeatureConfig
 from recsys.histories import History, Request
 from recsys.models.fitted import FittedModels
+from recsys.retrieval.asked import Asked
 
 Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
@@ -63,8 +65,8 @@ class ItemTable:
 class RequestContext:
     """One request with its candidates, and what several groups need of them.
 
-    history: the latest `max_history` interactions. session: those since the last long pause. user_factor: float32
-    `(d,)`. candidate_idx: int32 `(n,)`. given: whether the caller named the candidates.
+    history: the latest `max_history` interactions. session: those since the last long pause. asked: the request with
+    what its sources computed. candidate_idx: int32 `(n,)`. given: whether the caller named the candidates.
     """
 
     models: FittedModels
@@ -74,7 +76,7 @@ class RequestContext:
     candidate_idx: Int32
     history: History
     session: History
-    user_factor: Float32
+    asked: Asked
     given: bool
     recent_idx: Int32 = field(default_factory=lambda: np.empty(0, np.int32))
 
@@ -90,7 +92,7 @@ class RequestContext:
             candidate_idx=candidate_idx,
             history=history,
             session=current_session(history, request.as_of_us, int(config.session_gap_minutes * MINUTE_US)),
-            user_factor=models.factors.fold_in(request.history),
+            asked=Asked.of(models, request),
             given=request.candidates is not None,
             recent_idx=history.item_idx[-N_RECENT:],
         )
@@ -114,10 +116,19 @@ class RequestContext:
     def matches(self, profile: Float32) -> Float32:
         """Return how well each candidate's values fit a profile, per field, float32 `(n, n_fields)`."""
         n_fields = len(self.items.field_names)
-        rows = self.items.values[self.candidate_idx]
-        place = np.repeat(np.arange(len(self)), np.diff(rows.indptr)) * n_fields + self.items.value_field[rows.indices]
-        sums = np.bincount(place, weights=profile[rows.indices], minlength=len(self) * n_fields)
+        values, place = self._value_places
+        sums = np.bincount(place, weights=profile[values], minlength=len(self) * n_fields)
         return sums.reshape(len(self), n_fields).astype(np.float32)
+
+    @cached_property
+    def _value_places(self) -> tuple[Int32, Int64]:
+        """Return the candidates' values, one after the other, and of each its place in `(n, n_fields)`."""
+        indptr, indices = self.items.values.indptr, self.items.values.indices
+        start, length = indptr[self.candidate_idx], indptr[self.candidate_idx + 1] - indptr[self.candidate_idx]
+        row = np.repeat(np.arange(len(self)), length)
+        within = np.arange(len(row)) - np.repeat(np.cumsum(length) - length, length)
+        values = indices[start[row] + within]
+        return values, row * len(self.items.field_names) + self.items.value_field[values]
 
 
 def current_session(history: History, as_of_us: int, gap_us: int) -> History:

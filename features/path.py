@@ -9,11 +9,13 @@ from features.assemble import feature_names, feature_rows
 from features.context import ItemTable
 from recsys.histories import Request
 from recsys.models.fitted import FittedModels
+from recsys.retrieval.asked import Asked
 from recsys.retrieval.blend import Candidates, blend
 from recsys.retrieval.diversify import category_matrix, diversified, pool_size
-from recsys.retrieval.index import build_index
+from recsys.retrieval.index import Indexes
 from recsys.retrieval.sources import build_sources
 
+Bool = npt.NDArray[np.bool_]
 Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
 
@@ -46,33 +48,41 @@ class RankingPath:
     def __init__(self, models: FittedModels) -> None:
         self.models = models
         self.items = ItemTable.build(models)
-        self.sources = build_sources(models)
+        indexes = Indexes(models.config.retrieval.exact_below)
+        self.sources = build_sources(models, indexes)
         self.feature_groups = feature_names(models, self.items)
-        self._text_index = build_index(models.item_embeddings, exact_below=models.config.retrieval.exact_below)
-        self._factor_index = build_index(models.factors.unit_placed, exact_below=models.config.retrieval.exact_below)
+        self._text_index = indexes.of("text", models.item_embeddings)
+        self._factor_index = indexes.of("unit_factors", models.factors.unit_placed)
         self._categories = category_matrix(models.catalogue)
 
     @property
     def feature_names(self) -> tuple[str, ...]:
         return tuple(self.feature_groups)
 
-    def candidates(self, request: Request, *, exclude: Int32 = _NOTHING) -> Candidates:
+    def candidates(self, request: Request, *, exclude: Int32 = _NOTHING, allowed: Bool | None = None) -> Candidates:
         """Return what the sources propose, or the request's own candidates; see `recsys.retrieval.blend`."""
-        config = self.models.config.retrieval
-        return blend(self.sources, request, config, n_items=len(self.models.catalogue), exclude=exclude)
+        return blend(
+            self.sources,
+            Asked.of(self.models, request),
+            self.models.config.retrieval,
+            n_items=self.models.n_rows,
+            exclude=exclude,
+            allowed=allowed,
+        )
 
     def rows(self, request: Request, candidate_idx: Int32) -> Float32:
         """Return feature rows, float32 `(n, n_features)`; see `features.assemble`."""
         return feature_rows(self.models, self.items, request, candidate_idx)
 
-    def rank(self, request: Request, *, exclude: Int32 = _NOTHING) -> Ranking:
+    def rank(self, request: Request, *, exclude: Int32 = _NOTHING, allowed: Bool | None = None) -> Ranking:
         """Return the request's candidates in the ranker's order, best first.
 
-        Without a ranker the fused retrieval order stands, with falling scores. `exclude` does not touch candidates
-        that the request itself names.
+        Without a ranker the fused retrieval order stands, with falling scores. `exclude` and `allowed` (bool
+        `(n_items,)`, None for all) do not touch candidates that the request itself names.
         """
-        found = self.candidates(request, exclude=exclude)
-        rows = self.rows(request, found.item_idx)
+        asked = Asked.of(self.models, request)
+        found = self.candidates(asked, exclude=exclude, allowed=allowed)
+        rows = self.rows(asked, found.item_idx)
         ranker = self.models.ranker
         score = ranker.score(rows) if ranker is not None else -np.arange(len(found), dtype=np.float32)
         order = np.argsort(-score, kind="stable")

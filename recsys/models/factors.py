@@ -12,6 +12,12 @@ Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 
 
+def unit_rows(vectors: Float32) -> Float32:
+    """Return vectors `(n, d)` at length 1, float32; zero rows stay zero."""
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return (vectors / np.maximum(norms, 1e-12)).astype(np.float32)
+
+
 @dataclass(frozen=True)
 class ItemFactors:
     """Factors of all items, and what is needed to fold a history in.
@@ -35,8 +41,7 @@ class ItemFactors:
     @cached_property
     def unit_placed(self) -> Float32:
         """`placed` with rows of length 1 (zero rows stay zero)."""
-        norms = np.linalg.norm(self.placed, axis=1, keepdims=True)
-        return (self.placed / np.maximum(norms, 1e-12)).astype(np.float32)
+        return unit_rows(self.placed)
 
     @cached_property
     def _gram(self) -> Float64:
