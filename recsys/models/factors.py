@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys.histories import History
+from recsys.models.content_map import ContentMap
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -25,6 +26,7 @@ class ItemFactors:
     own: float32 `(n_items, d)`, fitted; zero rows for items without behaviour.
     content: float32 `(n_items, d)`, predicted from text and attributes.
     is_warm: bool `(n_items,)`, whether an item's own factors are trusted.
+    content_map: how content was predicted, for items to come; None where it was not kept.
     """
 
     own: Float32
@@ -32,6 +34,7 @@ class ItemFactors:
     is_warm: npt.NDArray[np.bool_]
     regularization: float
     alpha: float
+    content_map: ContentMap | None = None
 
     @cached_property
     def placed(self) -> Float32:

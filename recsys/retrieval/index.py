@@ -33,6 +33,10 @@ class VectorIndex(Protocol):
         """
         ...
 
+    def touch(self, rows: Int32) -> None:
+        """Take note that the vectors of some rows were changed in place."""
+        ...
+
 
 def top_n(scores: Float32, n: int, allowed: Bool | None = None) -> Int32:
     """Return the rows of the `n` largest scores, best first, int32; ties go to the lower row; -inf never returns.
@@ -64,6 +68,9 @@ class ExactIndex:
     def search(self, query: Float32, n: int, allowed: Bool | None = None) -> Int32:
         return top_n(self._vectors @ query, n, allowed)
 
+    def touch(self, rows: Int32) -> None:
+        """Nothing to do: the vectors themselves are read."""
+
 
 class InvertedIndex:
     """FAISS inverted lists over vectors in eight bits, the best of which are compared exactly.
@@ -75,6 +82,8 @@ class InvertedIndex:
         self._vectors = vectors
         self._lists = _build_lists(vectors) if lists is None else lists
         self._lists.nprobe = min(_OPENED, self._lists.nlist)
+        # Rows that lie in another list than their vector now would: always compared.
+        self._touched: Int32 = np.empty(0, np.int32)
 
     def search(self, query: Float32, n: int, allowed: Bool | None = None) -> Int32:
         n_allowed = len(self._vectors) if allowed is None else int(allowed.sum())
@@ -82,7 +91,13 @@ class InvertedIndex:
             rows = np.flatnonzero(allowed).astype(np.int32)
         else:
             rows = self._approximately(query, n * _FOUND_PER_WANTED, allowed)
+            touched = self._touched if allowed is None else self._touched[allowed[self._touched]]
+            if len(touched):
+                rows = np.union1d(rows, touched)
         return rows[top_n(self._vectors[rows] @ query, n)]
+
+    def touch(self, rows: Int32) -> None:
+        self._touched = np.union1d(self._touched, rows)
 
     def save(self, path: Path) -> None:
         """Write the lists, which `load` reads."""
@@ -119,6 +134,11 @@ class Indexes:
         if name not in self._indexes:
             self._indexes[name] = build_index(vectors, exact_below=self._exact_below)
         return self._indexes[name]
+
+    def touch(self, rows: Int32) -> None:
+        """Take note that the vectors of some rows were changed."""
+        for index in self._indexes.values():
+            index.touch(rows)
 
 
 def build_index(vectors: Float32, *, exact_below: int) -> VectorIndex:
