@@ -5,6 +5,7 @@ from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
+from scipy.linalg.lapack import dposv as posv
 
 from recsys.histories import History
 from recsys.models.content_map import ContentMap
@@ -66,4 +67,6 @@ class ItemFactors:
         extra = self.alpha * np.bincount(place, weights=history.weight)  # (h,) confidence beyond 1
         left = self._gram + (items * extra[:, None]).T @ items  # (d, d)
         right = (1.0 + extra) @ items  # (d,)
-        return np.linalg.solve(left, right).astype(np.float32)
+        # Positive definite, so that half of it is enough.
+        _, solution, failed = posv(left, right, overwrite_a=True, overwrite_b=True)
+        return (np.linalg.solve(left, right) if failed else solution).astype(np.float32)
