@@ -78,6 +78,8 @@ def create_app(
     app = FastAPI(
         title="recsys", summary="Recommendation engine", description=_DESCRIPTION, version=_version(),
         lifespan=lifespan, redirect_slashes=False,
+        # FastAPI would report to any OpenTelemetry provider that a library sets up. No figures leave but by /metrics.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )  # fmt: skip
     app.state.service = service
     app.state.access = Access(keys, is_open=settings.auth == "off")
