@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,15 @@ Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """Items ready to be written: described in the catalogue's columns, with float32 embeddings and content factors."""
+
+    described: Catalogue
+    embeddings: Float32
+    content: Float32
+
+
 class LiveItems:
     """Writes items into the free rows of a path's models; see `recsys.models.room`.
 
@@ -28,39 +38,51 @@ class LiveItems:
     def __init__(self, path: RankingPath) -> None:
         self._path = path
         self._writing = threading.Lock()
+        # A tokenizer must not be set up in one thread while it works in another.
+        self._encoding = threading.Lock()
+        self.titles: dict[int, str] = dict(enumerate(path.models.catalogue.titles))
+        self._changed: set[int] = set()  # rows of the training whose text is another by now
 
     @property
     def n_free(self) -> int:
         """Rows that are left for new items."""
         return self._path.models.n_rows - len(self._path.models.catalogue.ids)
 
-    def put(self, items: Sequence[Mapping[str, Any]]) -> Int32:
-        """Add or replace items and return their rows, int32 `(n,)`. They are recommendable when this returns.
+    def prepare(self, items: Sequence[Mapping[str, Any]]) -> "Prepared":
+        """Return items described and embedded, for `apply`; nothing is changed yet.
 
         items: by column, as in the items table; `item_id` is needed. Ids occur once.
 
         Raises:
             DataError: a value does not fit its column.
-            CatalogueFullError: there are not enough free rows for the new ones.
-            EncoderError: the text encoder failed. In each case nothing was changed.
+            EncoderError: the text encoder failed.
         """
         models = self._path.models
         described = models.catalogue.like(items, models.config.data.text_fields)
-        embeddings = self._embed(described.texts)
-        content = self._content(described, embeddings)
+        embeddings = self._embed(described)
+        return Prepared(described, embeddings, self._content(described, embeddings))
+
+    def apply(self, prepared: "Prepared") -> Int32:
+        """Add or replace items and return their rows, int32 `(n,)`. They are recommendable when this returns.
+
+        Raises:
+            CatalogueFullError: there are not enough free rows for the new ones; nothing was changed.
+        """
+        described = prepared.described
         with self._writing:
-            ids = models.catalogue.ids
+            ids = self._path.models.catalogue.ids
             rows = ids.lookup(described.ids.ids, unknown="mark")
             is_new = rows == UNKNOWN_IDX
             if is_new.sum() > self.n_free:
                 first = described.ids.id_of(int(is_new.argmax()))
                 raise CatalogueFullError(
                     f"{int(is_new.sum())} new item(s) find no room, the first: {first!r}; {self.n_free} of this model's"
-                    f" {models.n_rows} rows are free: train again with the new items, or give the service more room "
-                    "(RECSYS_LIVE_ITEMS)"
+                    f" {self._path.models.n_rows} rows are free: train again with the new items, or give the service "
+                    "more room (RECSYS_LIVE_ITEMS)"
                 )
             rows[is_new] = len(ids) + np.arange(is_new.sum(), dtype=np.int32)
-            self._write(rows, described, embeddings, content)
+            self._write(rows, prepared)
+            self.titles.update(zip(rows.tolist(), described.titles, strict=True))
             self._path.is_listed[rows] = True
             # Last of all: before this, nobody can name a new row.
             for place in np.flatnonzero(is_new).tolist():
@@ -73,8 +95,9 @@ class LiveItems:
             rows = self._path.models.catalogue.ids.lookup(item_ids, unknown="drop")
             self._path.is_listed[rows] = False
 
-    def _write(self, rows: Int32, described: Catalogue, embeddings: Float32, content: Float32) -> None:
+    def _write(self, rows: Int32, prepared: "Prepared") -> None:
         models, items = self._path.models, self._path.items
+        described, embeddings, content = prepared.described, prepared.embeddings, prepared.content
         factors, sequence = models.factors, models.sequence
         models.item_embeddings[rows] = embeddings
         factors.content[rows] = content
@@ -93,11 +116,24 @@ class LiveItems:
         items.fill(rows, described, is_warm)
         self._path.indexes.touch(rows)
 
-    def _embed(self, texts: Sequence[str]) -> Float32:
-        encoder = self._path.models.encoder
-        if encoder is None:
-            return np.zeros((len(texts), self._path.models.item_embeddings.shape[1]), np.float32)
-        return encoder.encode(texts)
+    def _embed(self, described: Catalogue) -> Float32:
+        """Return the embeddings of the items' texts; what was embedded for the training is not embedded again."""
+        models = self._path.models
+        embeddings = np.zeros((len(described), models.item_embeddings.shape[1]), np.float32)
+        rows = models.catalogue.ids.lookup(described.ids.ids, unknown="mark")
+        texts = models.catalogue.texts
+        anew = []
+        for place, (row, text) in enumerate(zip(rows.tolist(), described.texts, strict=True)):
+            if 0 <= row < len(texts) and texts[row] == text and row not in self._changed:
+                embeddings[place] = models.item_embeddings[row]
+            else:
+                anew.append(place)
+                if 0 <= row < len(texts):
+                    self._changed.add(row)
+        if anew and models.encoder is not None:
+            with self._encoding:
+                embeddings[anew] = models.encoder.encode([described.texts[place] for place in anew])
+        return embeddings
 
     def _content(self, described: Catalogue, embeddings: Float32) -> Float32:
         factors = self._path.models.factors

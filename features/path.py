@@ -1,6 +1,8 @@
 """The way of a request: candidates, features, scores. The same for training, evaluation and serving."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from time import perf_counter
 
 import numpy as np
 import numpy.typing as npt
@@ -92,23 +94,37 @@ class RankingPath:
         return feature_rows(self.models, self.items, request, candidate_idx, without=without)
 
     def rank(
-        self, request: Request, *, exclude: Int32 = _NOTHING, allowed: Bool | None = None, rung: Rung = Rung.FULL
+        self,
+        request: Request,
+        *,
+        exclude: Int32 = _NOTHING,
+        allowed: Bool | None = None,
+        rung: Rung = Rung.FULL,
+        on_stage: Callable[[str, float], None] = lambda stage, seconds: None,
     ) -> Ranking:
         """Return the request's candidates in the ranker's order, best first.
 
         Without a ranker, and on the rungs that go without it, the fused retrieval order stands, with falling scores and
         no feature rows. `exclude` and `allowed` (bool `(n_rows,)`, None for all) do not touch candidates that the
         request itself names.
+
+        on_stage: called with `retrieval`, `features` and `ranking` and the seconds that each took.
         """
+        began = perf_counter()
         asked = Asked.of(self.models, request)
         found = self.candidates(asked, exclude=exclude, allowed=allowed, rung=rung)
+        retrieved = perf_counter()
+        on_stage("retrieval", retrieved - began)
         ranker = self.models.ranker
         if ranker is None or rung in (Rung.COLLABORATIVE, Rung.POPULAR):
             score = -np.arange(len(found), dtype=np.float32)
             rows = np.empty((len(found), 0), np.float32) if ranker is not None else self.rows(asked, found.item_idx)
         else:
             rows = self.rows(asked, found.item_idx, rung=rung)
+            computed = perf_counter()
+            on_stage("features", computed - retrieved)
             score = ranker.score(rows)
+            on_stage("ranking", perf_counter() - computed)
         order = np.argsort(-score, kind="stable")
         return Ranking(
             found.item_idx[order],

@@ -22,6 +22,8 @@ COUNTER_KINDS: Final = ("interactions", "shown", "clicked")
 _LONG_AGO = -1
 # Weights are rounded to this fraction, so that sums of them are exact in float64 and do not depend on their order.
 _WEIGHT_UNIT = 1 / 1024
+# Late events are counted in once they make up one in so many entries.
+_LATE_SHARE = 20
 
 
 @dataclass(frozen=True)
@@ -48,15 +50,19 @@ class BucketCounts:
         """
         if len(item_idx) == 0:
             return BucketCounts(np.empty(0, np.int64), np.zeros(1), 0, bucket_us, 1)
-        first_us = int(timestamp_us.min()) // bucket_us * bucket_us
-        bucket = (timestamp_us - first_us) // bucket_us
-        n_buckets = int(bucket.max()) + 1
-        key, place = np.unique(item_idx.astype(np.int64) * n_buckets + bucket, return_inverse=True)
         exact = None
         if weight is not None:
             exact = np.round(weight.astype(np.float32).astype(np.float64) / _WEIGHT_UNIT) * _WEIGHT_UNIT
-        totals = np.bincount(place, weights=exact, minlength=len(key))
-        return BucketCounts(key, np.concatenate([[0.0], np.cumsum(totals)]), first_us, bucket_us, n_buckets)
+        return BucketCounts.of_sums(item_idx.astype(np.int64), timestamp_us // bucket_us, exact, bucket_us=bucket_us)
+
+    @staticmethod
+    def of_sums(item_idx: Int64, bucket: Int64, weight: Float64 | None, *, bucket_us: int) -> "BucketCounts":
+        """Return counts of exact weights by item and bucket since 1970; at least one, in any order, repeats add up."""
+        first = int(bucket.min())
+        n_buckets = int(bucket.max()) - first + 1
+        key, place = np.unique(item_idx * n_buckets + bucket - first, return_inverse=True)
+        totals = np.bincount(place, weights=weight, minlength=len(key))
+        return BucketCounts(key, np.concatenate([[0.0], np.cumsum(totals)]), first * bucket_us, bucket_us, n_buckets)
 
     def _position(self, item_idx: Int32, bucket: int) -> Int64:
         bucket = min(max(bucket, 0), self.n_buckets)
@@ -95,29 +101,42 @@ class BucketCounts:
         return np.where(end > begin, self.first_us + oldest * self.bucket_us, _LONG_AGO)
 
 
-@dataclass
 class _LiveEvents:
-    """Events since the counters were fitted. Those in `pending` are not counted yet."""
+    """Events since the counters were fitted, summed by item and bucket. Those in `pending` are not counted yet."""
 
-    item_idx: Int32 = field(default_factory=lambda: np.empty(0, np.int32))
-    timestamp_us: Int64 = field(default_factory=lambda: np.empty(0, np.int64))
-    weight: npt.NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))
-    counts: BucketCounts | None = None
-    pending: list[tuple[int, int, float]] = field(default_factory=list)
-    earliest_us: int = 0  # of the pending events
+    def __init__(self) -> None:
+        self.counts: BucketCounts | None = None
+        self.n_folds = 0
+        self._pending: dict[tuple[int, int], float] = {}
+        self._counted: dict[tuple[int, int], float] = {}
+        self._earliest = 0  # bucket of the pending events
+        self._folded_at = -1
 
-    def add(self, item_idx: int, timestamp_us: int, weight: float) -> None:
-        self.earliest_us = min(self.earliest_us, timestamp_us) if self.pending else timestamp_us
-        self.pending.append((item_idx, timestamp_us, weight))
+    def add(self, item_idx: int, bucket: int, weight: float) -> None:
+        self._earliest = min(self._earliest, bucket) if self._pending else bucket
+        key = (item_idx, bucket)
+        self._pending[key] = (
+            self._pending.get(key, 0.0) + round(float(np.float32(weight)) / _WEIGHT_UNIT) * _WEIGHT_UNIT
+        )
 
-    def fold(self, bucket_us: int) -> None:
-        """Count what is pending."""
-        item_idx, timestamp_us, weight = zip(*self.pending, strict=True)
-        self.item_idx = np.append(self.item_idx, np.asarray(item_idx, np.int32))
-        self.timestamp_us = np.append(self.timestamp_us, np.asarray(timestamp_us, np.int64))
-        self.weight = np.append(self.weight, np.asarray(weight, np.float32))
-        self.counts = BucketCounts.build(self.item_idx, self.timestamp_us, self.weight, bucket_us=bucket_us)
-        self.pending = []
+    def fold(self, bucket: int, bucket_us: int) -> None:
+        """Count what is pending, if some of it can be read in this bucket.
+
+        Events that come late would each have everything counted anew: within a bucket they wait until they are many.
+        """
+        if not self._pending or self._earliest >= bucket:
+            return
+        if bucket == self._folded_at and len(self._pending) * _LATE_SHARE < len(self._counted):
+            return
+        for key, weight in self._pending.items():
+            self._counted[key] = self._counted.get(key, 0.0) + weight
+        self._pending = {}
+        self._folded_at = bucket
+        self.n_folds += 1
+        keys = np.array(list(self._counted), np.int64)
+        self.counts = BucketCounts.of_sums(
+            keys[:, 0], keys[:, 1], np.fromiter(self._counted.values(), np.float64, len(keys)), bucket_us=bucket_us
+        )
 
 
 @dataclass
@@ -152,19 +171,18 @@ class Counters:
         if kind not in COUNTER_KINDS:
             raise ValueError(f"there is no counter {kind!r}; the kinds are {', '.join(COUNTER_KINDS)}")
         with self._lock:
-            self._live[kind].add(item_idx, timestamp_us, weight)
+            self._live[kind].add(item_idx, timestamp_us // getattr(self, kind).bucket_us, weight)
 
     def state_at(self, as_of_us: int) -> tuple[int, int]:
         """Return a key that changes whenever an interaction count read as of that moment may have changed."""
         self._live_counts("interactions", as_of_us)
-        return as_of_us // self.interactions.bucket_us, len(self._live["interactions"].item_idx)
+        return as_of_us // self.interactions.bucket_us, self._live["interactions"].n_folds
 
     def _live_counts(self, kind: str, as_of_us: int) -> BucketCounts | None:
         bucket_us = getattr(self, kind).bucket_us
         live = self._live[kind]
         with self._lock:
-            if live.pending and live.earliest_us // bucket_us < as_of_us // bucket_us:
-                live.fold(bucket_us)
+            live.fold(as_of_us // bucket_us, bucket_us)
             return live.counts
 
     def count(self, kind: str, item_idx: Int32, as_of_us: int, windows_us: Sequence[int | None] = (None,)) -> Float64:
@@ -210,7 +228,7 @@ class Counters:
         at = [
             (moment - counts.first_us) // counts.bucket_us for counts in (base, live) if counts for moment in moments_us
         ]
-        return (*at, 0 if live is None else len(self._live[kind].item_idx))
+        return (*at, self._live[kind].n_folds)
 
     def _read(
         self,

@@ -145,6 +145,15 @@ class AttributeIndex:
             # Last, so that no mask of the old rows can be taken for one of the new.
             self._version += 1
 
+    def check(self, values: Mapping[str, Any]) -> None:
+        """Tell whether `set_row` would take these values, without changing anything.
+
+        Raises:
+            RequestError: a value does not fit its column.
+        """
+        with self._lock:
+            self._checked(values)
+
     def _checked(self, values: Mapping[str, Any]) -> tuple[dict[str, Kind], dict[str, Any]]:
         kinds = dict(self._kinds)
         checked: dict[str, Any] = {}

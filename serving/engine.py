@@ -1,23 +1,32 @@
 """Answers to requests: what is asked, made into arrays, ranked, and named again. Knows nothing of HTTP."""
 
+import logging
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, replace
+from functools import cached_property
+from time import perf_counter
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
+from features.live import LiveItems
 from features.path import Ranking, RankingPath
+from features.rungs import Rung
 from recsys.bundle import Bundle
-from recsys.errors import RequestError
+from recsys.errors import CatalogueFullError, DataError, RequestError
 from recsys.histories import MAX_REQUEST_HISTORY, History, Request
 from recsys.ids import UNKNOWN_IDX
+from recsys.retrieval.asked import Asked
 from recsys.retrieval.diversify import check_diversity
 from recsys.schema import Warmth
-from serving.errors import UnknownItemError
+from serving.attributes import AttributeIndex
+from serving.errors import StoreError, UnknownItemError
+from serving.filters import FilterMasks
+from serving.follower import Follower, columns_of, listed
+from serving.ladder import Ladder
 from serving.opinions import OpinionReader
 from serving.sessions import (
     SessionItem,
@@ -27,31 +36,52 @@ from serving.sessions import (
     stored_history,
     weigh_events,
 )
-from serving.slates import Ignored, ModelInfo, NewEvent, Query, ServedRequest, SimilarItems, Slate, SlateItem, Stored
-from serving.store import Event, EventStore
+from serving.slates import (
+    Ignored,
+    ModelInfo,
+    NewEvent,
+    Query,
+    ServedRequest,
+    SimilarItems,
+    Slate,
+    SlateItem,
+    Stored,
+)
+from serving.store import Deletion, Event, EventStore, ItemChange, ShownItem, StoredItem, StoredSlate
+from serving.telemetry import count_degraded, observe_stage
+from serving.users import StoredUser, Users, interned
 
+logger = logging.getLogger(__name__)
+
+Bool = npt.NDArray[np.bool_]
 Int32 = npt.NDArray[np.int32]
 
 MAX_CLOCK_SKEW_US: Final = 5 * 60 * 1_000_000
+DEFAULT_BUDGET_MS: Final = 100.0
 _N_SHOWN: Final = 3
-_REPLAYED_AT_ONCE: Final = 1_000
 _NO_ITEMS: Final = np.empty(0, np.int32)
 
 
 @dataclass(frozen=True)
 class _Known:
-    """What is known of who asks. complained_idx: items that they know and did not like. user_idx: row, -1 for none."""
+    """What is known of who asks. complained_idx: items that they know and did not like. user_idx: row, -1 for none.
+
+    computed: what models computed of this history for an earlier request. is_whole: whether the store could be read.
+    """
 
     history: History
     complained_idx: Int32
     warmth: Warmth
     user_idx: int
+    computed: dict[object, object]
+    is_whole: bool
 
 
 class Engine:
     """Recommends with one bundle and one store. May be called from several threads at once.
 
     on_served: called after every answered query, in the thread that answers; None for nobody.
+    on_slate: called with every slate as it is to be kept; None for nobody.
     """
 
     def __init__(
@@ -63,29 +93,39 @@ class Engine:
         path: RankingPath | None = None,
         clock: Callable[[], int] = lambda: time.time_ns() // 1_000,
         max_user_events: int = 1_000,
+        max_users: int = 10_000,
+        budget_ms: float = DEFAULT_BUDGET_MS,
     ) -> None:
         self.bundle = bundle
         self.store = store
         self.model = model or ModelInfo("bundle", bundle.manifest.bundle_id)
         self.on_served: Callable[[ServedRequest], None] | None = None
+        self.on_slate: Callable[[StoredSlate], None] | None = None
+        self.follower = Follower(self, store)
         self._models = bundle.models
         self._item_ids = bundle.models.catalogue.ids
         self._data_config = bundle.models.config.data
         self._opinions = OpinionReader(bundle.models.sentiment, bundle.models.encoder)
         self._path = path or RankingPath(bundle.models)
         self._clock = clock
-        self._max_user_events = max_user_events
+        self._ladder = Ladder(budget_ms)
+        self._users = Users(
+            store, self._read_user, lambda: len(self._item_ids), max_events=max_user_events, max_users=max_users
+        )
 
-    def recommend(self, query: Query) -> Slate:
+    def recommend(self, query: Query, *, spent_ms: float = 0.0) -> Slate:
         """Return the best items for a query, best first; fewer than `n` when there are no more.
 
-        Known users bring their history from training and the store. Unknown item ids are left aside and reported.
+        Known users bring their history from training and the store. Unknown item ids are left aside and reported. Where
+        the budget is short or a part fails, the list is poorer and says so; see `serving.ladder`.
+
+        spent_ms: what the request has waited so far, milliseconds.
 
         Raises:
-            RequestError: `n` is below 1, `diversity` outside 0..1, the catalogue has none of the candidates, or a time
-                lies in the future.
-            StoreError: the user's events cannot be read.
+            RequestError: `n` is below 1, `diversity` outside 0..1, a filter does not fit the catalogue, it has none of
+                the candidates, or a time lies in the future.
         """
+        began = perf_counter()
         if query.n < 1:
             raise RequestError(f"n must be at least 1 (got {query.n})", field="n")
         check_diversity(query.diversity)
@@ -93,21 +133,36 @@ class Engine:
         ignored: dict[str, Ignored] = {}
         known = self._known(query, as_of_us, ignored)
         exclude = self._rows(query.exclude, "exclude", ignored)
-        candidates = self._candidates(query, exclude, ignored)
+        allowed = None if query.filter is None else self._masks.mask(query.filter)
+        candidates = self._candidates(query, exclude, allowed, ignored)
         if query.exclude_seen and candidates is None:
             exclude = np.union1d(exclude, np.union1d(known.history.item_idx, known.complained_idx))
         # The length that training's requests have; what is excluded knows the whole.
         recent = known.history.last(MAX_REQUEST_HISTORY)
         request = Request(recent, as_of_us, known.user_idx, candidates)
         slate_id = str(uuid.uuid4())
+        observe_stage("history", perf_counter() - began)
         if candidates is not None and not len(candidates):
             return Slate(slate_id, self.model, known.warmth, (), ignored)
-        ranking = self._path.rank(request, exclude=exclude)
-        if query.diversity > 0.0:
-            ranking = self._path.diversify(ranking, query.n, query.diversity)
-        if self.on_served is not None:
-            self.on_served(ServedRequest(slate_id, query.user_id, request, exclude, ranking))
-        return Slate(slate_id, self.model, known.warmth, self._slate_items(ranking, query.n), ignored)
+        asked = Asked.of(self._models, request, known.computed)
+
+        def answer(rung: Rung) -> Ranking:
+            ranking = self._path.rank(asked, exclude=exclude, allowed=allowed, rung=rung, on_stage=observe_stage)
+            if query.diversity > 0.0 and rung == Rung.FULL:
+                ranking = self._path.diversify(ranking, query.n, query.diversity)
+            return ranking
+
+        spent_ms += (perf_counter() - began) * 1_000
+        ranking, climbed = self._ladder.walk(answer, spent_ms=spent_ms)
+        reason = climbed.reason or (None if known.is_whole else "store")
+        if reason is not None:
+            count_degraded(climbed.rung.value, reason)
+        slate = Slate(
+            slate_id, self.model, known.warmth, self._slate_items(ranking, query.n), ignored,
+            degraded=reason is not None, rung=climbed.rung, reason=reason,
+        )  # fmt: skip
+        self._report(query, slate, request, exclude, ranking)
+        return slate
 
     def similar(self, item_id: str, n: int = 10, exclude: Sequence[str] = ()) -> SimilarItems:
         """Return at most `n` items like one item, most similar first, never the item itself.
@@ -122,7 +177,7 @@ class Engine:
         if item_idx == UNKNOWN_IDX:
             raise UnknownItemError(
                 f"item {_quoted(item_id)} is not in the catalogue of {self._model_text}; "
-                "check the id, or train again with the item in the items table",
+                "check the id, or put the item (PUT /v1/items/ID)",
                 field="item_id",
             )
         left_out = self._item_ids.lookup([*exclude, item_id], unknown="drop")
@@ -146,6 +201,8 @@ class Engine:
             StoreError: the store cannot be written.
         """
         now_us = self._clock()
+        if any(event.item_id not in self._item_ids for event in events):
+            self.follower.catch_up()  # it may have been put a moment ago, elsewhere
         self._check_events(events, now_us)
         batch = [
             Event(
@@ -161,53 +218,176 @@ class Engine:
             )
             for event in events
         ]
+        self._opinions.signals(batch)
+        began = perf_counter()
         added = self.store.add(batch, received_us=now_us)
-        self._count([batch[place] for place in added.fresh])
+        observe_stage("store", perf_counter() - began)
         return Stored(tuple(event.event_id for event in batch), added.duplicates)
 
-    def replay_events(self) -> int:
-        """Count stored events that are newer than the training data, as if they came in now; return how many.
+    def put_item(self, item: StoredItem) -> bool:
+        """Store an item durably and make it recommendable, by its text and attributes; return whether it is new.
 
-        To be called once, before the first request: popularity then is what it was before a restart.
+        Raises:
+            RequestError: an attribute does not fit the catalogue.
+            CatalogueFullError: the model has no room for another item; nothing was stored.
+            EncoderError: its text cannot be embedded; nothing was stored.
+            StoreError: the store cannot be written.
         """
-        n_events = 0
-        newer = iter(self.store.since(self.bundle.manifest.data_until_us))
-        while events := list(islice(newer, _REPLAYED_AT_ONCE)):
-            self._count(events)
-            n_events += len(events)
-        return n_events
+        try:
+            prepared = self._live.prepare([columns_of(item)])
+        except DataError as error:
+            raise RequestError(f"{error}; nothing was stored", field="attributes") from None
+        is_new = item.item_id not in self._item_ids
+        if is_new and not self._live.n_free:
+            self._live.apply(prepared)  # says that there is no room, and what to do
+        self._attributes.check(columns_of(item))
+        self.store.put_item(item, updated_us=self._clock())
+        row = int(self._live.apply(prepared)[0])
+        self._attributes.set_row(row, columns_of(item))
+        return is_new
+
+    def delete_item(self, item_id: str) -> None:
+        """Take an item out of every list, now and after a restart. Its behaviour stays with those who showed it.
+
+        Raises:
+            UnknownItemError: the catalogue lacks the item.
+            StoreError: the store cannot be written.
+        """
+        if item_id not in self._item_ids:
+            raise UnknownItemError(f"item {_quoted(item_id)} is not in the catalogue; nothing was deleted")
+        self.store.delete_item(item_id, updated_us=self._clock())
+        self._live.remove([item_id])
+
+    def delete_user(self, user_id: str) -> Deletion:
+        """Delete everything that is stored of a user and use nothing of theirs from now on, the training's part neither.
+
+        Raises:
+            StoreError: the store cannot be written.
+        """
+        return self.store.delete_user(user_id, deleted_us=self._clock())
+
+    def title_of(self, item_id: str) -> str:
+        """Return an item's title; its id where it has none, or is not known."""
+        row = self._item_ids.get(item_id)
+        return item_id if row == UNKNOWN_IDX else self._live.titles.get(row) or item_id
+
+    def apply_items(self, changes: Sequence[ItemChange]) -> None:
+        """Take in changes of items that the store has already. What does not fit this model is logged and left out."""
+        self._live.remove([change.item_id for change in changes if change.item is None])
+        items = listed(changes)
+        try:
+            self._apply(items)
+        except (DataError, RequestError, CatalogueFullError):
+            for item in items:
+                try:
+                    self._apply([item])
+                except (DataError, RequestError, CatalogueFullError) as error:
+                    logger.warning("an item of the store is left out of %s: %s", self._model_text, error)
+
+    def count_events(self, events: Sequence[Event]) -> None:
+        """Count events in the popularity of their items, unless training counted them or they are no liking."""
+        for event, weight in zip(events, self._weigh(events).weight.tolist(), strict=True):
+            item_idx = self._item_ids.get(event.item_id)
+            if item_idx >= 0 and weight > 0 and event.timestamp_us > self.bundle.manifest.data_until_us:
+                self._path.record(item_idx, event.timestamp_us, kind="interactions", weight=weight)
+                if event.recommendation_id is not None:
+                    self._path.record(item_idx, event.timestamp_us, kind="clicked")
+
+    def count_slate(self, slate: StoredSlate) -> None:
+        """Count the items of a slate as shown."""
+        for item in slate.items:
+            item_idx = self._item_ids.get(item.item_id)
+            if item_idx >= 0:
+                self._path.record(item_idx, slate.timestamp_us, kind="shown")
+
+    @cached_property
+    def _live(self) -> LiveItems:
+        return LiveItems(self._path)
+
+    @cached_property
+    def _attributes(self) -> AttributeIndex:
+        return AttributeIndex.from_table(self._models.catalogue.table, self._models.n_rows)
+
+    @cached_property
+    def _masks(self) -> FilterMasks:
+        return FilterMasks(self._attributes)
 
     @property
     def _model_text(self) -> str:
         return f"model {self.model.name} version {self.model.version[:12]}"
 
+    def _apply(self, items: Sequence[StoredItem]) -> None:
+        if not items:
+            return
+        columns = [columns_of(item) for item in items]
+        rows = self._live.apply(self._live.prepare(columns))
+        for row, values in zip(rows.tolist(), columns, strict=True):
+            self._attributes.set_row(row, values)
+
+    def _report(self, query: Query, slate: Slate, request: Request, exclude: Int32, ranking: Ranking) -> None:
+        if self.on_served is not None:
+            self.on_served(ServedRequest(slate.recommendation_id, query.user_id, request, exclude, ranking))
+        if self.on_slate is not None:
+            shown = tuple(ShownItem(item.item_id, item.rank, item.propensity) for item in slate.items)
+            rung = None if slate.rung == Rung.FULL else slate.rung.value
+            self.on_slate(
+                StoredSlate(
+                    slate.recommendation_id, query.user_id, request.as_of_us, self.model.version, shown, rung=rung
+                )
+            )
+
     def _known(self, query: Query, as_of_us: int, ignored: dict[str, Ignored]) -> _Known:
         """Return what the user had done, what they had complained of, how well the models know them, and their row."""
-        user_idx, complained_idx = UNKNOWN_IDX, _NO_ITEMS
-        trained, stored = History.empty(), History.empty()
+        user_idx, complained_idx, is_whole = UNKNOWN_IDX, _NO_ITEMS, True
+        trained = History.empty()
+        stored = StoredUser()
         if query.user_id is not None:
-            user_idx = self._models.user_ids.get(query.user_id)
-            trained = self._models.log.history_of(user_idx, before_us=as_of_us)
-            events = self.store.newest_of(query.user_id, self._max_user_events)
-            self._rows([event.item_id for event in events], "events", ignored)
-            weighed = self._weigh(events)
-            stored = stored_history(events, weighed.weight, self._item_ids, as_of_us=as_of_us)
-            complained_idx = self._complained_idx(events, weighed, user_idx)
+            try:
+                stored = self._users.of(query.user_id)
+            except StoreError as error:
+                is_whole = False
+                logger.debug("a list is made without what the store knows: %s", error)
+            if stored.unknown_ids:
+                ignored["events"] = Ignored(len(stored.unknown_ids), stored.unknown_ids[:_N_SHOWN])
+            if not stored.is_forgotten:
+                user_idx = self._models.user_ids.get(query.user_id)
+                trained = self._models.log.history_of(user_idx, before_us=as_of_us)
+                complained_idx = self._trained_complaints(user_idx)
+            complained_idx = np.union1d(complained_idx, stored.complained_idx)
         _check_times(query.history, as_of_us)
         self._rows([entry.item_id for entry in query.history], "history", ignored)
         session = session_history(query.history, self._item_ids, self._data_config, as_of_us=as_of_us)
-        history = add_without_repeats(add_without_repeats(trained, stored), session)
+        history = add_without_repeats(trained, _before(stored.history, as_of_us))
+        is_kept = not len(session) and is_whole and query.user_id is not None and bool(len(history))
+        history = add_without_repeats(history, session)
         warmth = Warmth.WARM if len(trained) else Warmth.COLD if len(history) else Warmth.UNKNOWN
-        return _Known(history, complained_idx, warmth, user_idx)
+        # Of a clock that ran back or an event ahead of it, nothing is taken over: the history is another one then.
+        key = (len(history), int(history.timestamp_us[-1]) if len(history) else 0)
+        computed = stored.computed.setdefault(key, {}) if is_kept else {}
+        return _Known(history, complained_idx, warmth, user_idx, computed, is_whole)
 
-    def _complained_idx(self, events: Sequence[Event], weighed: Weighed, user_idx: int) -> Int32:
-        """Return the items that a user complained of, in stored events or in training."""
-        posted = [event.item_id for event, is_one in zip(events, weighed.is_complaint, strict=True) if is_one]
-        complained_idx = self._item_ids.lookup(posted, unknown="drop")
+    def _read_user(self, events: Sequence[Event], is_forgotten: bool) -> StoredUser:  # noqa: FBT001
+        """Return events of one user, oldest first, as arrays."""
+        weighed = self._weigh(events)
+        rows = self._item_ids.lookup([event.item_id for event in events], unknown="mark")
+        known = rows != UNKNOWN_IDX
+        return StoredUser(
+            history=stored_history(events, weighed.weight, self._item_ids),
+            complained_idx=np.unique(rows[known & weighed.is_complaint]),
+            event_idx=rows[known],
+            event_us=np.array([event.timestamp_us for event in events], np.int64)[known],
+            event_kinds=interned([event.event for event, is_known in zip(events, known, strict=True) if is_known]),
+            unknown_ids=tuple(event.item_id for event, is_known in zip(events, known, strict=True) if not is_known),
+            is_forgotten=is_forgotten,
+        )
+
+    def _trained_complaints(self, user_idx: int) -> Int32:
         seen = self._models.seen
-        return complained_idx if seen is None else np.union1d(complained_idx, seen.history_of(user_idx).item_idx)
+        return _NO_ITEMS if seen is None else seen.history_of(user_idx).item_idx
 
-    def _candidates(self, query: Query, exclude: Int32, ignored: dict[str, Ignored]) -> Int32 | None:
+    def _candidates(
+        self, query: Query, exclude: Int32, allowed: Bool | None, ignored: dict[str, Ignored]
+    ) -> Int32 | None:
         if query.candidates is None:
             return None
         known = self._rows(query.candidates, "candidates", ignored)
@@ -218,7 +398,8 @@ class Engine:
                 f"first: {', '.join(first)}; check the ids, or leave candidates out to search the whole catalogue",
                 field="candidates",
             )
-        return known[~np.isin(known, exclude)]
+        keep = ~np.isin(known, exclude) & self._path.is_listed[known]
+        return known[keep if allowed is None else keep & allowed[known]]
 
     def _rows(self, ids: Sequence[str], part: str, ignored: dict[str, Ignored]) -> Int32:
         """Return the rows of the known ids, in order; report the others."""
@@ -245,7 +426,8 @@ class Engine:
             first = ", ".join(_quoted(events[place].item_id) for place in unknown[:_N_SHOWN])
             raise RequestError(
                 f"{field_name}: {len(unknown)} of {len(events)} events name items that are not in the catalogue of "
-                f"{self._model_text}, the first: {first}; nothing was stored; correct or remove these events",
+                f"{self._model_text}, the first: {first}; nothing was stored; put the items (PUT /v1/items/ID) or "
+                "remove these events",
                 field=field_name,
             )
         for place, event in enumerate(events):
@@ -255,12 +437,12 @@ class Engine:
     def _weigh(self, events: Sequence[Event]) -> Weighed:
         return weigh_events(events, self._opinions.signals(events), self._data_config)
 
-    def _count(self, events: Sequence[Event]) -> None:
-        """Add events to the live counters, unless training counted them or they are no positive behaviour."""
-        for event, weight in zip(events, self._weigh(events).weight.tolist(), strict=True):
-            item_idx = self._item_ids.get(event.item_id)
-            if item_idx >= 0 and weight > 0 and event.timestamp_us > self.bundle.manifest.data_until_us:
-                self._path.record(item_idx, event.timestamp_us, kind="interactions", weight=weight)
+
+def _before(history: History, as_of_us: int) -> History:
+    """Return stored behaviour as of a moment: what has arrived has happened, so that a time ahead is the moment before."""
+    if not len(history) or history.timestamp_us[-1] < as_of_us:
+        return history
+    return replace(history, timestamp_us=np.minimum(history.timestamp_us, as_of_us - 1))
 
 
 def _check_times(entries: Sequence[SessionItem], now_us: int) -> None:

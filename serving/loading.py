@@ -1,10 +1,19 @@
 """Opens what an engine needs: the bundle, from a folder or the registry, and the store."""
 
+from dataclasses import replace
+from typing import Final
+
 from recsys.bundle import Bundle, load_bundle
+from recsys.models.room import with_room
 from serving.engine import Engine
+from serving.sessions import SessionItem
 from serving.settings import Settings
 from serving.slates import ModelInfo, Query
 from serving.store import EventStore, SqlEventStore
+
+# Up to so many items, counts of all of them are kept between requests; beyond, the candidates' are read each time.
+_KEPT_COUNTS: Final = 200_000
+_WARMED_USERS: Final = 5
 
 
 def open_bundle(settings: Settings) -> tuple[Bundle, ModelInfo]:
@@ -27,7 +36,7 @@ def open_bundle(settings: Settings) -> tuple[Bundle, ModelInfo]:
 
 
 def open_engine(settings: Settings, store: EventStore | None = None) -> Engine:
-    """Return an engine that has answered once and counts the events stored since its training.
+    """Return an engine that has answered once and knows what the store knows since its training.
 
     store: in place of the one that the settings name.
 
@@ -38,7 +47,40 @@ def open_engine(settings: Settings, store: EventStore | None = None) -> Engine:
     bundle, model = open_bundle(settings)
     if store is None:
         store = SqlEventStore(settings.store_url)
-    engine = Engine(bundle, store, model=model, max_user_events=settings.max_user_events)
-    engine.replay_events()
-    engine.recommend(Query(n=1))
+    return make_engine(settings, bundle, model, store)
+
+
+def make_engine(settings: Settings, bundle: Bundle, model: ModelInfo, store: EventStore) -> Engine:
+    """Return an engine of a loaded bundle; see `open_engine`."""
+    models = with_room(bundle.models, settings.live_items)
+    models.counters.keep_for(models.n_rows if models.n_rows <= _KEPT_COUNTS else 0)
+    engine = Engine(
+        replace(bundle, models=models),
+        store,
+        model=model,
+        max_user_events=settings.max_user_events,
+        max_users=settings.max_users,
+        budget_ms=settings.budget_ms,
+    )
+    engine.follower.catch_up()
+    warm(engine)
     return engine
+
+
+def warm(engine: Engine) -> None:
+    """Have an engine answer a few requests of each kind, so that nobody waits for what is made ready at first use.
+
+    Nothing of it is kept or counted as shown.
+    """
+    ids = engine.bundle.models.catalogue.ids.ids
+    users = engine.bundle.models.user_ids.ids
+    session = [SessionItem(id_) for id_ in ids[:3]]
+    for query in (
+        Query(n=1),
+        Query(n=10, history=session),
+        Query(n=10, candidates=ids[:50], history=session),
+        *(Query(user_id=user_id) for user_id in users[:_WARMED_USERS]),
+    ):
+        engine.recommend(query)
+    if len(ids):
+        engine.similar(ids[0], 1)

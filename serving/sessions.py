@@ -66,15 +66,10 @@ def weigh_events(events: Sequence[Event], text_signal: npt.NDArray[np.float64], 
     return Weighed(np.where(np.isnan(signal), weight, signed_weight(weight, signal)), is_complaint)
 
 
-def stored_history(
-    events: Sequence[Event], weight: npt.NDArray[np.float64], item_ids: IdMap, *, as_of_us: int
-) -> History:
-    """Return stored events of one user, oldest first, as a history, less those on unknown items or of weight 0.
-
-    What has arrived has happened: a time at or after `as_of_us`, from a clock ahead of ours, becomes the moment before.
-    """
+def stored_history(events: Sequence[Event], weight: npt.NDArray[np.float64], item_ids: IdMap) -> History:
+    """Return stored events of one user, oldest first, as a history, less those on unknown items or of weight 0."""
     rows = [
-        (idx, min(event.timestamp_us, as_of_us - 1), each)
+        (idx, event.timestamp_us, each)
         for event, each in zip(events, weight.tolist(), strict=True)
         if each > 0 and (idx := item_ids.get(event.item_id)) >= 0
     ]

@@ -7,8 +7,10 @@ import numpy as np
 import numpy.typing as npt
 
 from features.path import Ranking
+from features.rungs import Rung
 from recsys.histories import Request
 from recsys.schema import Warmth
+from serving.filters import Filter
 from serving.sessions import SessionItem
 
 Int32 = npt.NDArray[np.int32]
@@ -25,6 +27,7 @@ class Query:
     exclude: Sequence[str] = ()
     exclude_seen: bool = True
     diversity: float = 0.0
+    filter: Filter | None = None
 
 
 @dataclass(frozen=True)
@@ -60,17 +63,24 @@ class Ignored:
 
 @dataclass(frozen=True)
 class SlateItem:
-    """An item of a list. rank: 1-based. score: orders this list only. sources: empty where the caller proposed it."""
+    """An item of a list. rank: 1-based. score: orders this list only. sources: empty where the caller proposed it.
+
+    propensity: probability with which the item was put there; None where nothing was left to chance.
+    """
 
     item_id: str
     score: float
     rank: int
     sources: tuple[str, ...] = ()
+    propensity: float | None = None
 
 
 @dataclass(frozen=True)
 class Slate:
-    """The answer to a query. ignored: by the part of the request that named the unknown ids."""
+    """The answer to a query. ignored: by the part of the request that named the unknown ids.
+
+    degraded: whether the list is poorer than it could be. rung: the way that was taken. reason: why, if degraded.
+    """
 
     recommendation_id: str
     model: ModelInfo
@@ -78,6 +88,8 @@ class Slate:
     items: tuple[SlateItem, ...]
     ignored: dict[str, Ignored] = field(default_factory=dict)
     degraded: bool = False
+    rung: Rung = Rung.FULL
+    reason: str | None = None
 
 
 @dataclass(frozen=True)

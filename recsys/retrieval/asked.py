@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
@@ -35,35 +34,42 @@ def history_profile(vectors: Float32, history: History) -> Float32:
 
 @dataclass(frozen=True, eq=False)
 class Asked(Request):
-    """A request with the models that answer it. Made by `Asked.of`, used in one thread and then forgotten.
+    """A request with the models that answer it. Made by `Asked.of`.
 
-    Methods that take a history take the request's own or its newest part.
+    Methods that take a history take the request's own or its newest part. computed: what was computed so far; may be
+    handed from one request to another with the same history and models.
     """
 
     models: FittedModels = field(kw_only=True)
-    _kept: dict[tuple[str, int], Any] = field(init=False, repr=False, default_factory=dict)
+    computed: dict[Any, Any] = field(kw_only=True, repr=False, default_factory=dict)
 
     @staticmethod
-    def of(models: FittedModels, request: Request) -> "Asked":
+    def of(models: FittedModels, request: Request, computed: dict[Any, Any] | None = None) -> "Asked":
         """Return the request as these models see it; itself where it is that already."""
         if isinstance(request, Asked) and request.models is models:
             return request
-        return Asked(request.history, request.as_of_us, request.user_idx, request.candidates, models=models)
+        kept = {} if computed is None else computed
+        return Asked(
+            request.history, request.as_of_us, request.user_idx, request.candidates, models=models, computed=kept
+        )
 
     @property
     def plain(self) -> Request:
         """The request without what was computed."""
         return Request(self.history, self.as_of_us, self.user_idx, self.candidates)
 
-    @cached_property
+    @property
     def user_factor(self) -> Float32:
         """The user factor that the history implies, float32 `(d,)`."""
-        return self.models.factors.fold_in(self.history)
+        return self._once("factor", self.history, lambda: self.models.factors.fold_in(self.history))
 
-    @cached_property
+    @property
     def sequence_vector(self) -> Float32 | None:
         """What the sequence model makes of the history, float32 `(d,)`; None where it was switched off."""
-        return None if self.models.sequence is None else self.models.sequence.user_vector(self.history)
+        sequence = self.models.sequence
+        return (
+            None if sequence is None else self._once("user", self.history, lambda: sequence.user_vector(self.history))
+        )
 
     def ease(self, history: History) -> ItemScores:
         """Return what the linear item model makes of a history."""
@@ -84,7 +90,7 @@ class Asked(Request):
     def _once(self, name: str, history: History, compute: Callable[[], _Value]) -> _Value:
         # Of one request's history every newest part is told by its length.
         key = (name, len(history))
-        if key not in self._kept:
-            self._kept[key] = compute()
-        value: _Value = self._kept[key]
+        value: _Value | None = self.computed.get(key)
+        if value is None:
+            value = self.computed[key] = compute()
         return value

@@ -1,0 +1,93 @@
+"""Keeps an engine in step with the store: items, counted events and shown slates, whoever wrote them."""
+
+import threading
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final
+
+from recsys.schema import Col
+from serving.store import Event, EventStore, ItemChange, StoredItem, StoredSlate
+
+if TYPE_CHECKING:
+    from serving.engine import Engine
+
+_PAGE: Final = 1_000
+_ITEMS_AT_ONCE: Final = 256
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Follower:
+    """Reads what is new in the store and hands it to one engine. May be called from several threads; they take turns."""
+
+    def __init__(self, engine: "Engine", store: EventStore) -> None:
+        self._engine = engine
+        self._store = store
+        self._turn = threading.Lock()
+        self._events = self._items = self._slates = 0
+        self._is_level = False
+
+    def catch_up(self) -> None:
+        """Take in everything that is newer than the training, or since the last call.
+
+        Raises:
+            StoreError: the store cannot be read; what was taken in before stays, and the next call goes on from there.
+        """
+        with self._turn:
+            at = self._store.positions()
+            if at.items > self._items:
+                self._follow_items()
+            if not self._is_level:
+                self._replay(at.events, at.slates)
+                self._is_level = True
+                return
+            if at.events > self._events:
+                self._follow_events()
+            if at.slates > self._slates:
+                self._follow_slates()
+
+    def _replay(self, events_until: int, slates_until: int) -> None:
+        since = self._engine.bundle.manifest.data_until_us
+        newer = iter(self._store.since(since, until_seq=events_until))
+        while events := list(islice(newer, _PAGE)):
+            self._engine.count_events(events)
+        for slate in self._store.slates_since(since, until_seq=slates_until):
+            self._engine.count_slate(slate)
+        self._events, self._slates = events_until, slates_until
+
+    def _follow_events(self) -> None:
+        while numbered := self._store.events_after(self._events, _PAGE):
+            events: Sequence[Event] = [event for _, event in numbered]
+            self._engine.count_events(events)
+            self._events = numbered[-1][0]
+
+    def _follow_slates(self) -> None:
+        while numbered := self._store.slates_after(self._slates, _PAGE):
+            for _, slate in numbered:
+                self._count(slate)
+            self._slates = numbered[-1][0]
+
+    def _count(self, slate: StoredSlate) -> None:
+        self._engine.count_slate(slate)
+
+    def _follow_items(self) -> None:
+        while changes := self._store.item_changes(self._items, _ITEMS_AT_ONCE):
+            self._engine.apply_items(changes)
+            self._items = changes[-1].change
+
+
+def columns_of(item: StoredItem) -> dict[str, Any]:
+    """Return a stored item by column, as in the items table."""
+    created = None if item.created_at_us is None else _EPOCH + timedelta(microseconds=item.created_at_us)
+    return item.attributes | {
+        Col.ITEM_ID: item.item_id,
+        Col.TITLE: item.title,
+        Col.DESCRIPTION: item.description,
+        Col.CATEGORIES: list(item.categories),
+        Col.CREATED_AT: created,
+    }
+
+
+def listed(changes: Sequence[ItemChange]) -> list[StoredItem]:
+    """Return the items of changes that put one."""
+    return [change.item for change in changes if change.item is not None]
