@@ -94,6 +94,7 @@ def test_a_follower_misses_nothing_while_others_write(open_store: OpenStore) -> 
             position = page[-1][0] if page else position
             if is_last and not page:
                 return
+            time.sleep(0.001)  # lets the writers of the one connection in memory have it
 
     reader = threading.Thread(target=follow)
     threads = [threading.Thread(target=write, args=(number,)) for number in range(4)]
