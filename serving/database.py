@@ -100,11 +100,14 @@ class Database:
         `work` may be run a second time where the connection was lost, so it must bear that its first run took effect.
 
         Raises:
-            StoreError: the database cannot be written; nothing of the work was stored.
+            StoreError: the database cannot be written; nothing of the work was stored, unless the text says otherwise.
         """
         try:
             return _once_more(lambda: self._transact(work))
         except SQLAlchemyError as error:
+            if isinstance(error, DBAPIError) and error.connection_invalidated:
+                what = "written; the connection was lost, and the batch may be stored or not: send it again unchanged"
+                raise self.failed(what, error) from error
             raise self.failed("written; nothing of the batch was stored", error) from error
 
     def close(self) -> None:

@@ -8,7 +8,7 @@ class NotReadyError(RecsysError):
 
 
 class StoreError(RecsysError):
-    """The event store cannot be opened, read or written; nothing of the call was stored."""
+    """The store cannot be opened, read or written; nothing of the call was stored, unless the text says otherwise."""
 
 
 class UnknownItemError(RequestError):

@@ -67,7 +67,8 @@ def add_key(connection: sa.Connection, key: StoredKey) -> bool:
         "revoked_us": key.revoked_us,
     }
     insert = insert_for(connection)(api_keys_table).values(**values)
-    return bool(connection.execute(insert.on_conflict_do_nothing(index_elements=["key_id"])).rowcount)
+    insert = insert.on_conflict_do_nothing(index_elements=["key_id"]).returning(api_keys_table.c.key_id)
+    return connection.execute(insert).first() is not None
 
 
 def revoke_key(connection: sa.Connection, key_id: str, at_us: int) -> bool:

@@ -45,8 +45,9 @@ class EventStore(Protocol):
     given twice, may have gaps, and become visible in their order: who has read up to one has missed none before it,
     whoever wrote it and from where.
 
-    Every method that reads or writes raises `StoreError` when the store cannot be read or written; nothing of the call
-    was stored then.
+    Every method that reads or writes raises `StoreError` when the store cannot be read or written. Nothing of the call
+    was stored then, but where the connection broke at the last moment: the text says so, and the same call again is
+    safe.
     """
 
     def add(self, events: Sequence[Event], *, received_us: int) -> Added:

@@ -1,9 +1,8 @@
 """What every event store promises, run against each."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -13,30 +12,6 @@ from serving.store import Added, Event, EventStore, SqlEventStore
 
 DURABLE = ["file", "postgres"]
 OpenStore = Callable[[], SqlEventStore]
-
-
-@pytest.fixture(params=[*DURABLE, "memory"])
-def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenStore]:
-    """Opens the same empty store, as often as it is called; one in memory is opened once."""
-    if request.param == "postgres":
-        url = request.getfixturevalue("postgres").new_database("contract")
-    else:
-        url = {"file": f"sqlite:///{tmp_path / 'events.db'}", "memory": "sqlite://"}[request.param]
-    opened: list[SqlEventStore] = []
-
-    def opener() -> SqlEventStore:
-        if not opened or request.param != "memory":
-            opened.append(SqlEventStore(url))
-        return opened[-1]
-
-    yield opener
-    for store in opened:
-        store.close()
-
-
-@pytest.fixture
-def store(open_store: OpenStore) -> EventStore:
-    return open_store()
 
 
 def event(event_id: str, timestamp_us: int = 10, **changes: object) -> Event:
