@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError
 from serving.explain import EvidenceKind
 from serving.filters import AnyOf, Between, Condition, During, Filter
 from serving.rules import Boost, Exploration, Freshness, Pin, Rule, Rules, SeenWindow
-from serving.schemas import MAX_N, EventKind, Id, Timestamp
+from serving.schemas_base import MAX_N, Body, EventKind, Id, Timestamp
 
 MAX_FILTER_FIELDS: Final = 20
 MAX_FILTER_VALUES: Final = 1_000
@@ -20,10 +20,6 @@ MAX_PINS: Final = 100
 MAX_CAPS: Final = 10
 MAX_POOL: Final = 1_000
 MAX_DAYS: Final = 36_500
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 def _scalar(value: Any) -> Any:
@@ -49,7 +45,7 @@ def _alike(values: list[Any]) -> list[Any]:
     return values
 
 
-class BoundsIn(_Part):
+class BoundsIn(Body):
     """Bounds of a number (`min`, `max`, themselves included) or a time (`after` included, `before` not)."""
 
     min: float | None = Field(None, description="The least number that passes.")
@@ -135,7 +131,7 @@ def _condition(value: Any) -> Condition:
     return AnyOf(tuple(sorted(set(value)))) if isinstance(value, list) else AnyOf((value,))
 
 
-class BoostIn(_Part):
+class BoostIn(Body):
     """Items to lift or, below 0, to sink."""
 
     by: float = Field(ge=-10.0, le=10.0, description="Standard deviations of the request's scores to add.")
@@ -151,21 +147,21 @@ class BoostIn(_Part):
         return self
 
 
-class PinIn(_Part):
+class PinIn(Body):
     """An item that stands at a place, whatever its score."""
 
     item_id: Id = Field(description="The item; must be in the catalogue.")
     position: int = Field(ge=1, le=MAX_N, description="Its place in the list, from 1 to n.")
 
 
-class FreshnessIn(_Part):
+class FreshnessIn(Body):
     """A lift for new items, by `created_at`."""
 
     half_life_days: float = Field(gt=0.0, le=MAX_DAYS, description="Age at which half of the lift is left.")
     weight: float = Field(ge=0.0, le=10.0, description="Lift at age 0, in standard deviations of the scores.")
 
 
-class ExplorationIn(_Part):
+class ExplorationIn(Body):
     """Places for items that the ranking would not have shown."""
 
     slots: int = Field(1, ge=1, le=MAX_N, description="How many places.")
@@ -175,7 +171,7 @@ class ExplorationIn(_Part):
     )
 
 
-class SeenIn(_Part):
+class SeenIn(Body):
     """What counts as seen."""
 
     events: Annotated[list[EventKind], Field(min_length=1, max_length=100)] | None = Field(
@@ -184,13 +180,19 @@ class SeenIn(_Part):
     days: float | None = Field(None, gt=0.0, le=MAX_DAYS, description="How far back; left out, ever.")
 
 
+def _seen_tag(value: Any) -> str:
+    return "<object>" if isinstance(value, dict | SeenIn) else "<id>"
+
+
+ExcludeSeen = Annotated[Annotated[bool, Tag("<id>")] | Annotated[SeenIn, Tag("<object>")], Discriminator(_seen_tag)]
+
 Caps = Annotated[
     dict[Annotated[str, Field(min_length=1, max_length=512)], Annotated[int, Field(ge=1, le=MAX_N)]],
     Field(max_length=MAX_CAPS),
 ]
 
 
-class RulesIn(_Part):
+class RulesIn(Body):
     """The rules of a request; a base of `RecommendationRequest`."""
 
     filter: FilterIn | None = Field(None, description="Which items may be in the list.")
