@@ -1,86 +1,22 @@
 """Bodies of requests and responses. Strict: no unknown fields, no conversions, everything bounded."""
 
-from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    WithJsonSchema,
-)
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, Discriminator, Field, Tag
 
-from recsys.datasets.check_times import EARLIEST
 from recsys.schema import Warmth
+from serving.schemas_base import MAX_N, Body, EventKind, Id, Timestamp
 from serving.sessions import SessionItem
 from serving.slates import NewEvent, Query
 
-MAX_N: Final = 1_000
 MAX_CANDIDATES: Final = 10_000
 MAX_HISTORY: Final = 1_000
 MAX_EXCLUDE: Final = 10_000
 MAX_EVENTS: Final = 1_000
-MAX_ID_LENGTH: Final = 512
-MAX_EVENT_KIND_LENGTH: Final = 64
 MAX_TEXT_LENGTH: Final = 10_000
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_EARLIEST_US: Final = (EARLIEST - _EPOCH) // timedelta(microseconds=1)
-_SECOND_US: Final = 1_000_000
-# Numbers below are seconds, from there on milliseconds: seconds reach the year 5138, milliseconds start in 1973.
-_FIRST_MILLISECONDS: Final = 1e11
-_LAST_MILLISECONDS: Final = 253_402_300_800_000  # the year 10000
-_NO_CONTROL: Final = r"^[^\x00-\x1f\x7f-\x9f]*$"
 
-
-def timestamp_us_of(value: Any) -> int:
-    """Return a time of the wire as microseconds UTC.
-
-    Strings are ISO 8601, UTC where no offset is given; numbers are seconds since 1970, or milliseconds from 1e11 on.
-
-    Raises:
-        PydanticCustomError: the value is neither, or lies before 1990 or after the year 9999.
-    """
-    if isinstance(value, str):
-        try:
-            moment = datetime.fromisoformat(value)
-            moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
-            time_us: float = (moment - _EPOCH) // timedelta(microseconds=1)
-        except (ValueError, OverflowError):
-            raise PydanticCustomError("timestamp", "is no ISO 8601 time such as 2026-05-01T12:30:00Z") from None
-    elif isinstance(value, int | float) and not isinstance(value, bool):
-        if not -_LAST_MILLISECONDS < value < _LAST_MILLISECONDS:  # also refuses NaN and infinities
-            raise PydanticCustomError("timestamp", "is no time in seconds or milliseconds since 1970")
-        time_us = value * _SECOND_US if value < _FIRST_MILLISECONDS else value * 1_000
-    else:
-        raise PydanticCustomError(
-            "timestamp", "must be an ISO 8601 string or a number of seconds or milliseconds since 1970"
-        )
-    if time_us < _EARLIEST_US:
-        raise PydanticCustomError(
-            "timestamp", "lies before 1990; 0 often stands for an unknown time: leave it out then"
-        )
-    return round(time_us)
-
-
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-Id = Annotated[str, Field(min_length=1, max_length=MAX_ID_LENGTH, pattern=_NO_CONTROL)]
-EventKind = Annotated[str, Field(min_length=1, max_length=MAX_EVENT_KIND_LENGTH, pattern=_NO_CONTROL)]
-Timestamp = Annotated[
-    int,
-    BeforeValidator(timestamp_us_of),
-    WithJsonSchema({"anyOf": [{"type": "string", "format": "date-time"}, {"type": "number", "minimum": 0}]}),
-]
-
-
-class HistoryEntry(_Body):
+class HistoryEntry(Body):
     """One interaction of a session, with more than its item."""
 
     item_id: Id = Field(description="The item.")
@@ -101,7 +37,7 @@ SessionEntry = Annotated[
 ]
 
 
-class RecommendationRequest(_Body):
+class RecommendationRequest(Body):
     """For whom a list is wanted, out of what, and how long."""
 
     user_id: Id | None = Field(None, description="The user; left out for someone without an id.")
@@ -147,7 +83,7 @@ class RecommendationRequest(_Body):
         )
 
 
-class SimilarRequest(_Body):
+class SimilarRequest(Body):
     """An item, and how many like it are wanted."""
 
     item_id: Id = Field(description="The item to compare with.")
@@ -157,7 +93,7 @@ class SimilarRequest(_Body):
     )
 
 
-class EventIn(_Body):
+class EventIn(Body):
     """One thing that a user did."""
 
     event_id: Id | None = Field(
@@ -187,7 +123,7 @@ class EventIn(_Body):
         )
 
 
-class EventBatch(_Body):
+class EventBatch(Body):
     """Events, taken whole or refused whole."""
 
     events: Annotated[list[EventIn], Field(min_length=1, max_length=MAX_EVENTS, fail_fast=True)]

@@ -39,6 +39,19 @@ class Ranker:
     def _trees(self) -> tuple[Trees | None, ...]:
         return tuple(Trees.of(booster) for booster in self.boosters)
 
+    def contributions(self, rows: Float32) -> npt.NDArray[np.float64]:
+        """Return what each feature adds to the scores of rows, float64 `(n, n_features + 1)`, in units of the score.
+
+        TreeSHAP as LightGBM computes it, averaged over the boosters as the score is. The last column is the base, the
+        mean score of the training rows; a row adds up to its score.
+        """
+        if not len(rows):
+            return np.empty((0, len(self.feature_names) + 1))
+        total = sum(
+            np.asarray(booster.predict(rows, pred_contrib=True, num_threads=1), np.float64) for booster in self.boosters
+        )
+        return np.asarray(total / len(self.boosters), np.float64)
+
     @property
     def n_trees(self) -> int:
         """Trees of all boosters together, up to where each stopped."""
