@@ -132,7 +132,8 @@ def _of(kind: type[T], values: Any, **convert: Any) -> T:
             f"the answer lacks {missing[0]!r} (it has {sorted(values)[:5]}); the service is of another version"
         )
     given = {name: convert.get(name, _same)(values[name]) for name in known if name in values}
-    return kind(**given, extra={name: value for name, value in values.items() if name not in known})
+    given["extra"] = {name: value for name, value in values.items() if name not in known}
+    return kind(**given)
 
 
 def _same(value: Any) -> Any:
