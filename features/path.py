@@ -149,8 +149,7 @@ class RankingPath:
         Raises:
             RequestError: `diversity` is outside 0..1.
         """
-        pool = ranking.item_idx[: pool_size(n)]
-        first = diversified(self.models.item_embeddings[pool], self._categories(pool), n, diversity)
+        first = self.diverse_places(ranking.item_idx, n, diversity)
         is_first = np.zeros(len(ranking.item_idx), np.bool_)
         is_first[first] = True
         order = np.concatenate([first, np.flatnonzero(~is_first)])
@@ -161,6 +160,11 @@ class RankingPath:
             sources=ranking.sources[order],
             features=ranking.features[order],
         )
+
+    def diverse_places(self, item_idx: Int32, n: int, diversity: float) -> npt.NDArray[np.int64]:
+        """Return places in a list of items, best first, of `n` of its first that are less alike; see `diversify`."""
+        pool = item_idx[: pool_size(n)]
+        return diversified(self.models.item_embeddings[pool], self._categories(pool), n, diversity)
 
     def similar(self, item_idx: int, n: int, *, exclude: Int32 = _NOTHING) -> tuple[Int32, Float32]:
         """Return at most `n` items like one item, and scores in [-1, 1]: mean of text and factor cosine, best first."""

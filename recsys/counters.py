@@ -115,9 +115,8 @@ class _LiveEvents:
     def add(self, item_idx: int, bucket: int, weight: float) -> None:
         self._earliest = min(self._earliest, bucket) if self._pending else bucket
         key = (item_idx, bucket)
-        self._pending[key] = (
-            self._pending.get(key, 0.0) + round(float(np.float32(weight)) / _WEIGHT_UNIT) * _WEIGHT_UNIT
-        )
+        exact = round(float(np.float32(weight)) / _WEIGHT_UNIT) * _WEIGHT_UNIT
+        self._pending[key] = self._pending.get(key, 0.0) + exact
 
     def fold(self, bucket: int, bucket_us: int) -> None:
         """Count what is pending, if some of it can be read in this bucket.

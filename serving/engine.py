@@ -24,10 +24,11 @@ from recsys.retrieval.diversify import check_diversity
 from recsys.schema import Warmth
 from serving.attributes import AttributeIndex
 from serving.errors import StoreError, UnknownItemError
-from serving.filters import FilterMasks
+from serving.explain import Contribution, Evidence, explain_scores, find_evidence
 from serving.follower import Follower, columns_of, listed
-from serving.ladder import Ladder
 from serving.opinions import OpinionReader
+from serving.rules import Rule
+from serving.seen import UNKNOWN_KIND, seen_rows
 from serving.sessions import (
     SessionItem,
     Weighed,
@@ -36,6 +37,7 @@ from serving.sessions import (
     stored_history,
     weigh_events,
 )
+from serving.shaping import Shaper
 from serving.slates import (
     Ignored,
     ModelInfo,
@@ -48,16 +50,18 @@ from serving.slates import (
     Stored,
 )
 from serving.store import Deletion, Event, EventStore, ItemChange, ShownItem, StoredItem, StoredSlate
-from serving.telemetry import count_degraded, observe_stage
+from serving.telemetry import observe_stage
 from serving.users import StoredUser, Users, interned
 
 logger = logging.getLogger(__name__)
 
 Bool = npt.NDArray[np.bool_]
 Int32 = npt.NDArray[np.int32]
+Int64 = npt.NDArray[np.int64]
 
 MAX_CLOCK_SKEW_US: Final = 5 * 60 * 1_000_000
-DEFAULT_BUDGET_MS: Final = 100.0
+STORE_UNAVAILABLE: Final = "store_unavailable"
+_PINNED_SCORE: Final = 0.0
 _N_SHOWN: Final = 3
 _NO_ITEMS: Final = np.empty(0, np.int32)
 
@@ -67,6 +71,7 @@ class _Known:
     """What is known of who asks. complained_idx: items that they know and did not like. user_idx: row, -1 for none.
 
     computed: what models computed of this history for an earlier request. is_whole: whether the store could be read.
+    trained, stored: the parts of it. kinds: of the events in `history`, None where unknown.
     """
 
     history: History
@@ -75,12 +80,21 @@ class _Known:
     user_idx: int
     computed: dict[object, object]
     is_whole: bool
+    trained: History
+    stored: StoredUser
+
+    @property
+    def kinds(self) -> list[str | None]:
+        of = dict(zip(zip(self.stored.event_idx.tolist(), self.stored.event_us.tolist(), strict=True),
+                      self.stored.event_kinds, strict=True))  # fmt: skip
+        pairs = zip(self.history.item_idx.tolist(), self.history.timestamp_us.tolist(), strict=True)
+        return [of.get(pair) for pair in pairs]
 
 
 class Engine:
     """Recommends with one bundle and one store. May be called from several threads at once.
 
-    on_served: called after every answered query, in the thread that answers; None for nobody.
+    on_served: called after every ranked query, in the thread that answers; None for nobody.
     on_slate: called with every slate as it is to be kept; None for nobody.
     """
 
@@ -94,7 +108,6 @@ class Engine:
         clock: Callable[[], int] = lambda: time.time_ns() // 1_000,
         max_user_events: int = 1_000,
         max_users: int = 10_000,
-        budget_ms: float = DEFAULT_BUDGET_MS,
     ) -> None:
         self.bundle = bundle
         self.store = store
@@ -108,60 +121,53 @@ class Engine:
         self._opinions = OpinionReader(bundle.models.sentiment, bundle.models.encoder)
         self._path = path or RankingPath(bundle.models)
         self._clock = clock
-        self._ladder = Ladder(budget_ms)
         self._users = Users(
             store, self._read_user, lambda: len(self._item_ids), max_events=max_user_events, max_users=max_users
         )
 
-    def recommend(self, query: Query, *, spent_ms: float = 0.0) -> Slate:
+    def recommend(self, query: Query, *, rung: Rung = Rung.FULL) -> Slate:
         """Return the best items for a query, best first; fewer than `n` when there are no more.
 
-        Known users bring their history from training and the store. Unknown item ids are left aside and reported. Where
-        the budget is short or a part fails, the list is poorer and says so; see `serving.ladder`.
+        Known users bring their history from training and the store; where the store is away, from training alone, and
+        the slate is marked as degraded. Unknown item ids are left aside and reported.
 
-        spent_ms: what the request has waited so far, milliseconds.
+        rung: how much of the way to go.
 
         Raises:
-            RequestError: `n` is below 1, `diversity` outside 0..1, a filter does not fit the catalogue, it has none of
-                the candidates, or a time lies in the future.
+            RequestError: `n` is below 1, `diversity` outside 0..1, a rule does not fit the catalogue or the others, the
+                catalogue has none of the candidates, or a time lies in the future.
         """
         began = perf_counter()
         if query.n < 1:
             raise RequestError(f"n must be at least 1 (got {query.n})", field="n")
         check_diversity(query.diversity)
+        query.rules.check(query.n)
         as_of_us = self._clock()
         ignored: dict[str, Ignored] = {}
         known = self._known(query, as_of_us, ignored)
         exclude = self._rows(query.exclude, "exclude", ignored)
-        allowed = None if query.filter is None else self._masks.mask(query.filter)
+        allowed = None if query.rules.filter is None else self._shaper.mask(query.rules.filter)
         candidates = self._candidates(query, exclude, allowed, ignored)
-        if query.exclude_seen and candidates is None:
-            exclude = np.union1d(exclude, np.union1d(known.history.item_idx, known.complained_idx))
+        if candidates is None:
+            exclude = np.union1d(exclude, self._seen(query, known, as_of_us))
         # The length that training's requests have; what is excluded knows the whole.
         recent = known.history.last(MAX_REQUEST_HISTORY)
         request = Request(recent, as_of_us, known.user_idx, candidates)
         slate_id = str(uuid.uuid4())
         observe_stage("history", perf_counter() - began)
-        if candidates is not None and not len(candidates):
-            return Slate(slate_id, self.model, known.warmth, (), ignored)
-        asked = Asked.of(self._models, request, known.computed)
-
-        def answer(rung: Rung) -> Ranking:
+        items: tuple[SlateItem, ...] = ()
+        if candidates is None or len(candidates):
+            asked = Asked.of(self._models, request, known.computed)
             ranking = self._path.rank(asked, exclude=exclude, allowed=allowed, rung=rung, on_stage=observe_stage)
-            if query.diversity > 0.0 and rung == Rung.FULL:
-                ranking = self._path.diversify(ranking, query.n, query.diversity)
-            return ranking
-
-        spent_ms += (perf_counter() - began) * 1_000
-        ranking, climbed = self._ladder.walk(answer, spent_ms=spent_ms)
-        reason = climbed.reason or (None if known.is_whole else "store")
-        if reason is not None:
-            count_degraded(climbed.rung.value, reason)
+            items = self._items(query, ranking, exclude, ignored, known, as_of_us, rung)
+            if self.on_served is not None:
+                self.on_served(ServedRequest(slate_id, query.user_id, request, exclude, ranking))
         slate = Slate(
-            slate_id, self.model, known.warmth, self._slate_items(ranking, query.n), ignored,
-            degraded=reason is not None, rung=climbed.rung, reason=reason,
+            slate_id, self.model, known.warmth, items, ignored, degraded=rung != Rung.FULL or not known.is_whole,
+            rung=rung, degraded_reason=None if known.is_whole else STORE_UNAVAILABLE,
         )  # fmt: skip
-        self._report(query, slate, request, exclude, ranking)
+        if self.on_slate is not None:
+            self.on_slate(_stored(slate, query.user_id, as_of_us))
         return slate
 
     def similar(self, item_id: str, n: int = 10, exclude: Sequence[str] = ()) -> SimilarItems:
@@ -174,7 +180,7 @@ class Engine:
         if n < 1:
             raise RequestError(f"n must be at least 1 (got {n})", field="n")
         item_idx = self._item_ids.get(item_id)
-        if item_idx == UNKNOWN_IDX:
+        if item_idx == UNKNOWN_IDX or not self._path.is_listed[item_idx]:
             raise UnknownItemError(
                 f"item {_quoted(item_id)} is not in the catalogue of {self._model_text}; "
                 "check the id, or put the item (PUT /v1/items/ID)",
@@ -259,7 +265,7 @@ class Engine:
         self._live.remove([item_id])
 
     def delete_user(self, user_id: str) -> Deletion:
-        """Delete everything that is stored of a user and use nothing of theirs from now on, the training's part neither.
+        """Delete all that is stored of a user and use nothing of theirs from now on, the training's part neither.
 
         Raises:
             StoreError: the store cannot be written.
@@ -309,8 +315,8 @@ class Engine:
         return AttributeIndex.from_table(self._models.catalogue.table, self._models.n_rows)
 
     @cached_property
-    def _masks(self) -> FilterMasks:
-        return FilterMasks(self._attributes)
+    def _shaper(self) -> Shaper:
+        return Shaper(self._attributes, self._path, self._item_ids)
 
     @property
     def _model_text(self) -> str:
@@ -324,17 +330,81 @@ class Engine:
         for row, values in zip(rows.tolist(), columns, strict=True):
             self._attributes.set_row(row, values)
 
-    def _report(self, query: Query, slate: Slate, request: Request, exclude: Int32, ranking: Ranking) -> None:
-        if self.on_served is not None:
-            self.on_served(ServedRequest(slate.recommendation_id, query.user_id, request, exclude, ranking))
-        if self.on_slate is not None:
-            shown = tuple(ShownItem(item.item_id, item.rank, item.propensity) for item in slate.items)
-            rung = None if slate.rung == Rung.FULL else slate.rung.value
-            self.on_slate(
-                StoredSlate(
-                    slate.recommendation_id, query.user_id, request.as_of_us, self.model.version, shown, rung=rung
-                )
+    def _items(
+        self,
+        query: Query,
+        ranking: Ranking,
+        exclude: Int32,
+        ignored: dict[str, Ignored],
+        known: _Known,
+        as_of_us: int,
+        rung: Rung,
+    ) -> tuple[SlateItem, ...]:
+        """Return the items of a slate: the first of the ranking, as far as no rule or wish wants it otherwise."""
+        began = perf_counter()
+        shaped = query.rules.shapes_slate
+        if shaped:
+            placed = self._shaper.place(query, ranking, exclude, ignored, as_of_us, rung)
+            places, item_idx = placed.places, placed.item_idx
+            drawn = [
+                value if rule == Rule.EXPLORATION else None
+                for value, rule in zip(placed.propensity.tolist(), placed.rules, strict=True)
+            ]
+            rules = placed.rules
+        else:
+            if query.diversity > 0.0 and rung == Rung.FULL:
+                ranking = self._path.diversify(ranking, query.n, query.diversity)
+            item_idx = ranking.item_idx[: query.n]
+            places = np.arange(len(item_idx))
+            drawn, rules = [None] * len(item_idx), (Rule.RANKING,) * len(item_idx)
+        observe_stage("rules", perf_counter() - began)
+        reasons = self._reasons(query, ranking, places, item_idx, known) if query.explain else None
+        return tuple(
+            SlateItem(
+                item_id,
+                float(ranking.score[place]) if place >= 0 else _PINNED_SCORE,
+                rank + 1,
+                tuple(ranking.source_names_of(place)) if place >= 0 else (),
+                propensity=chance,
+                rule=rule,
+                explanation=None if reasons is None else reasons[0][rank],
+                evidence=None if reasons is None else reasons[1][rank],
             )
+            for rank, (item_id, place, chance, rule) in enumerate(
+                zip(self._item_ids.ids_of(item_idx), places.tolist(), drawn, rules, strict=True)
+            )
+        )
+
+    def _reasons(
+        self, query: Query, ranking: Ranking, places: Int64, item_idx: Int32, known: _Known
+    ) -> tuple[Sequence[tuple[Contribution, ...] | None], Sequence[Evidence | None]]:
+        """Return what each group added to the scores of a slate, None where there was no score, and the evidence."""
+        began = perf_counter()
+        parts: list[tuple[Contribution, ...] | None] = [None] * len(places)
+        ranker = self._models.ranker
+        scored = np.flatnonzero(places >= 0)
+        if ranker is not None and len(scored) and ranking.features.shape[1]:
+            explained = explain_scores(ranker, ranking.features[places[scored]], self._path.feature_groups)
+            for at, contributions in zip(scored.tolist(), explained, strict=True):
+                parts[at] = contributions
+        evidence = find_evidence(
+            item_idx, known.history.item_idx, known.kinds, self._models.item_embeddings,
+            self._models.covisitation.transitions, lambda row: (self._item_ids.id_of(row), self._live.titles.get(row, "")),
+        )  # fmt: skip
+        observe_stage("explanation", perf_counter() - began)
+        return parts, evidence
+
+    def _seen(self, query: Query, known: _Known, as_of_us: int) -> Int32:
+        """Return the items that a request leaves out because the user has seen them."""
+        window = query.rules.exclude_seen
+        if isinstance(window, bool):
+            return np.union1d(known.history.item_idx, known.complained_idx).astype(np.int32) if window else _NO_ITEMS
+        # What training knows of a user has no kinds any more, so it counts as every kind.
+        trained = known.trained
+        rows = np.concatenate([trained.item_idx, known.stored.event_idx])
+        kinds = [*([UNKNOWN_KIND] * len(trained)), *known.stored.event_kinds]
+        times = np.concatenate([trained.timestamp_us, known.stored.event_us])
+        return seen_rows(rows, kinds, times, window, as_of_us=as_of_us)
 
     def _known(self, query: Query, as_of_us: int, ignored: dict[str, Ignored]) -> _Known:
         """Return what the user had done, what they had complained of, how well the models know them, and their row."""
@@ -364,7 +434,7 @@ class Engine:
         # Of a clock that ran back or an event ahead of it, nothing is taken over: the history is another one then.
         key = (len(history), int(history.timestamp_us[-1]) if len(history) else 0)
         computed = stored.computed.setdefault(key, {}) if is_kept else {}
-        return _Known(history, complained_idx, warmth, user_idx, computed, is_whole)
+        return _Known(history, complained_idx, warmth, user_idx, computed, is_whole, trained, stored)
 
     def _read_user(self, events: Sequence[Event], is_forgotten: bool) -> StoredUser:  # noqa: FBT001
         """Return events of one user, oldest first, as arrays."""
@@ -412,13 +482,6 @@ class Engine:
             rows = np.delete(rows, unknown)
         return rows
 
-    def _slate_items(self, ranking: Ranking, n: int) -> tuple[SlateItem, ...]:
-        ids = self._item_ids.ids_of(ranking.item_idx[:n])
-        return tuple(
-            SlateItem(item_id, score, place + 1, tuple(ranking.source_names_of(place)))
-            for place, (item_id, score) in enumerate(zip(ids, ranking.score[:n].tolist(), strict=True))
-        )
-
     def _check_events(self, events: Sequence[NewEvent], now_us: int) -> None:
         unknown = [place for place, event in enumerate(events) if event.item_id not in self._item_ids]
         if unknown:
@@ -438,8 +501,15 @@ class Engine:
         return weigh_events(events, self._opinions.signals(events), self._data_config)
 
 
+def _stored(slate: Slate, user_id: str | None, timestamp_us: int) -> StoredSlate:
+    """Return a slate as it is kept."""
+    shown = tuple(ShownItem(item.item_id, item.rank, item.propensity) for item in slate.items)
+    rung = None if slate.rung == Rung.FULL else slate.rung.value
+    return StoredSlate(slate.recommendation_id, user_id, timestamp_us, slate.model.version, shown, rung=rung)
+
+
 def _before(history: History, as_of_us: int) -> History:
-    """Return stored behaviour as of a moment: what has arrived has happened, so that a time ahead is the moment before."""
+    """Return stored behaviour as of a moment: what has arrived has happened, so a time ahead is the moment before."""
     if not len(history) or history.timestamp_us[-1] < as_of_us:
         return history
     return replace(history, timestamp_us=np.minimum(history.timestamp_us, as_of_us - 1))

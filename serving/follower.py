@@ -7,7 +7,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from recsys.schema import Col
-from serving.store import Event, EventStore, ItemChange, StoredItem, StoredSlate
+from serving.store import Event, EventStore, ItemChange, StoredItem
 
 if TYPE_CHECKING:
     from serving.engine import Engine
@@ -18,7 +18,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Follower:
-    """Reads what is new in the store and hands it to one engine. May be called from several threads; they take turns."""
+    """Reads what is new in the store and hands it to one engine. Threads that call it take turns."""
 
     def __init__(self, engine: "Engine", store: EventStore) -> None:
         self._engine = engine
@@ -64,11 +64,8 @@ class Follower:
     def _follow_slates(self) -> None:
         while numbered := self._store.slates_after(self._slates, _PAGE):
             for _, slate in numbered:
-                self._count(slate)
+                self._engine.count_slate(slate)
             self._slates = numbered[-1][0]
-
-    def _count(self, slate: StoredSlate) -> None:
-        self._engine.count_slate(slate)
 
     def _follow_items(self) -> None:
         while changes := self._store.item_changes(self._items, _ITEMS_AT_ONCE):

@@ -17,6 +17,7 @@ _BATCH: Final = 200
 _FIRST_RETRY_S: Final = 0.1
 _LONGEST_RETRY_S: Final = 5.0
 _CLOSING_S: Final = 5.0
+_LINGER_S: Final = 0.2
 
 
 class SlateLog:
@@ -34,6 +35,7 @@ class SlateLog:
         max_waiting: int = _MAX_WAITING,
         batch: int = _BATCH,
         first_retry_s: float = _FIRST_RETRY_S,
+        linger_s: float = _LINGER_S,
     ) -> None:
         self.written = 0
         self.dropped = 0
@@ -42,6 +44,7 @@ class SlateLog:
         self._max_waiting = max_waiting
         self._batch = batch
         self._first_retry_s = first_retry_s
+        self._linger_s = linger_s
         self._waiting: deque[StoredSlate] = deque()
         self._changed = threading.Condition()
         self._is_closing = False
@@ -97,6 +100,9 @@ class SlateLog:
         with self._changed:
             while not self._waiting and not self._is_closing:
                 self._changed.wait()
+            # A moment more, so that a batch is not a single slate: each is a transaction of its own.
+            if len(self._waiting) < self._batch and not self._is_closing:
+                self._changed.wait_for(lambda: self._is_closing or len(self._waiting) >= self._batch, self._linger_s)
             return list(islice(self._waiting, self._batch))
 
     def _done(self, count: int) -> None:

@@ -10,7 +10,8 @@ from features.path import Ranking
 from features.rungs import Rung
 from recsys.histories import Request
 from recsys.schema import Warmth
-from serving.filters import Filter
+from serving.explain import Contribution, Evidence
+from serving.rules import Rule, Rules
 from serving.sessions import SessionItem
 
 Int32 = npt.NDArray[np.int32]
@@ -25,9 +26,9 @@ class Query:
     history: Sequence[SessionItem] = ()
     candidates: Sequence[str] | None = None
     exclude: Sequence[str] = ()
-    exclude_seen: bool = True
     diversity: float = 0.0
-    filter: Filter | None = None
+    rules: Rules = field(default_factory=Rules)
+    explain: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,8 @@ class Ignored:
 class SlateItem:
     """An item of a list. rank: 1-based. score: orders this list only. sources: empty where the caller proposed it.
 
-    propensity: probability with which the item was put there; None where nothing was left to chance.
+    propensity: chance with which the item was drawn; None where it was not. rule: what put it there. explanation,
+    evidence: where they were asked for.
     """
 
     item_id: str
@@ -73,13 +75,16 @@ class SlateItem:
     rank: int
     sources: tuple[str, ...] = ()
     propensity: float | None = None
+    rule: Rule = Rule.RANKING
+    explanation: tuple[Contribution, ...] | None = None
+    evidence: Evidence | None = None
 
 
 @dataclass(frozen=True)
 class Slate:
     """The answer to a query. ignored: by the part of the request that named the unknown ids.
 
-    degraded: whether the list is poorer than it could be. rung: the way that was taken. reason: why, if degraded.
+    degraded: whether the list is poorer than it could be. rung: the way that was taken. degraded_reason: why, if it is.
     """
 
     recommendation_id: str
@@ -89,7 +94,7 @@ class Slate:
     ignored: dict[str, Ignored] = field(default_factory=dict)
     degraded: bool = False
     rung: Rung = Rung.FULL
-    reason: str | None = None
+    degraded_reason: str | None = None
 
 
 @dataclass(frozen=True)

@@ -1,29 +1,22 @@
 """What the store knows of a user, as arrays, kept from one request to the next while nothing changes."""
 
-import logging
 import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from time import monotonic
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from recsys.histories import History
-from serving.errors import StoreError
 from serving.store import Event, EventStore
 from serving.telemetry import count_cache
-
-logger = logging.getLogger(__name__)
 
 Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
 
-# After a failure the store is left alone for a while: requests must not each wait for it.
-_PAUSE_S: Final = 2.0
 _MAX_COMPUTED: Final = 500
 
 
@@ -31,7 +24,7 @@ _MAX_COMPUTED: Final = 500
 class StoredUser:
     """A user's stored events. history: positive behaviour on known items, by time. complained_idx: int32, items.
 
-    event_idx, event_us, event_kinds: every event on a known item, in order of time: int32 row, int64 microseconds, kind.
+    event_idx, event_us, event_kinds: every event on a known item, by time: int32 row, int64 microseconds, kind.
     unknown_ids: items of events that the catalogue lacks. is_forgotten: whether the user was deleted, so that what
     the model knows of them must not be used.
     """
@@ -64,34 +57,22 @@ class Users:
         *,
         max_events: int,
         max_users: int,
-        clock: Callable[[], float] = monotonic,
     ) -> None:
         self._store = store
         self._read = read
         self._n_items = n_items
         self._max_events = max_events
         self._max_users = max_users
-        self._clock = clock
         self._users: OrderedDict[str, tuple[tuple[int, int], StoredUser]] = OrderedDict()
         self._computed: OrderedDict[str, StoredUser] = OrderedDict()
         self._lock = threading.Lock()
-        self._closed_until = 0.0
 
     def of(self, user_id: str) -> StoredUser:
         """Return what is stored of a user.
 
         Raises:
-            StoreError: the store cannot be read, or could not a moment ago.
+            StoreError: the store cannot be read.
         """
-        if self._clock() < self._closed_until:
-            raise StoreError("the event store could not be read a moment ago; it is tried again soon")
-        try:
-            return self._of(user_id)
-        except StoreError:
-            self._closed_until = self._clock() + _PAUSE_S
-            raise
-
-    def _of(self, user_id: str) -> StoredUser:
         key = (self._store.last_seq_of(user_id), self._n_items())
         with self._lock:
             known = self._users.get(user_id)
