@@ -159,6 +159,8 @@ class Engine:
         if candidates is None or len(candidates):
             asked = Asked.of(self._models, request, known.computed)
             ranking = self._path.rank(asked, exclude=exclude, allowed=allowed, rung=rung, on_stage=observe_stage)
+            if query.diversity > 0.0 and rung == Rung.FULL and not query.rules.shapes_slate:
+                ranking = self._path.diversify(ranking, query.n, query.diversity)
             items = self._items(query, ranking, exclude, ignored, known, as_of_us, rung)
             if self.on_served is not None:
                 self.on_served(ServedRequest(slate_id, query.user_id, request, exclude, ranking))
@@ -352,8 +354,6 @@ class Engine:
             ]
             rules = placed.rules
         else:
-            if query.diversity > 0.0 and rung == Rung.FULL:
-                ranking = self._path.diversify(ranking, query.n, query.diversity)
             item_idx = ranking.item_idx[: query.n]
             places = np.arange(len(item_idx))
             drawn, rules = [None] * len(item_idx), (Rule.RANKING,) * len(item_idx)
@@ -389,7 +389,8 @@ class Engine:
                 parts[at] = contributions
         evidence = find_evidence(
             item_idx, known.history.item_idx, known.kinds, self._models.item_embeddings,
-            self._models.covisitation.transitions, lambda row: (self._item_ids.id_of(row), self._live.titles.get(row, "")),
+            self._models.covisitation.transitions,
+            lambda row: (self._item_ids.id_of(row), self._live.titles.get(row, "")),
         )  # fmt: skip
         observe_stage("explanation", perf_counter() - began)
         return parts, evidence

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from recsys.errors import RequestError
 
 # Parts of a fault's place that name the branch of a union, not a field.
-UNION_TAGS: Final = frozenset({"<id>", "<object>", "<list>"})
+UNION_TAGS: Final = frozenset({"<id>", "<object>", "<list>", "<flag>", "<number>"})
 
 _MAX_SHOWN: Final = 80
 _MAX_FIELD: Final = 200

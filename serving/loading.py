@@ -1,15 +1,19 @@
 """Opens what an engine needs: the bundle, from a folder or the registry, and the store."""
 
+import logging
 from dataclasses import replace
 from typing import Final
 
 from recsys.bundle import Bundle, load_bundle
 from recsys.models.room import with_room
 from serving.engine import Engine
+from serving.errors import StoreError
 from serving.sessions import SessionItem
 from serving.settings import Settings
 from serving.slates import ModelInfo, Query
 from serving.store import EventStore, SqlEventStore
+
+logger = logging.getLogger(__name__)
 
 # Up to so many items, counts of all of them are kept between requests; beyond, the candidates' are read each time.
 _KEPT_COUNTS: Final = 200_000
@@ -60,9 +64,12 @@ def make_engine(settings: Settings, bundle: Bundle, model: ModelInfo, store: Eve
         model=model,
         max_user_events=settings.max_user_events,
         max_users=settings.max_users,
-        budget_ms=settings.budget_ms,
     )
-    engine.follower.catch_up()
+    try:
+        engine.follower.catch_up()
+    except StoreError as error:
+        # What the store knows is taken in as soon as it can be read; lists do not wait for it.
+        logger.warning("%s", error)
     warm(engine)
     return engine
 

@@ -8,7 +8,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from recsys.errors import RecsysError, RequestError
+from recsys.errors import CatalogueFullError, EncoderError, RecsysError, RequestError
 from serving.errors import (
     ClientGoneError,
     EventConflictError,
@@ -33,6 +33,8 @@ _STATUS_AND_CODE: Final[tuple[tuple[type[RecsysError], int, str], ...]] = (
     (RequestError, 422, "invalid_request"),
     (NotReadyError, 503, "not_ready"),
     (StoreError, 503, "store_unavailable"),
+    (EncoderError, 503, "encoder_failed"),
+    (CatalogueFullError, 507, "catalogue_full"),
     (OverloadedError, 503, "overloaded"),
     (ClientGoneError, 499, "client_gone"),
 )
@@ -117,6 +119,7 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
         413: "The body is too large.",
         415: "The body is not application/json.",
         422: "A field is missing, unknown, of the wrong type or out of bounds.",
+        507: "The model has no room for another item.",
         503: "No model is loaded yet, the event store is away, or too much waits; try again after Retry-After seconds.",
     }
     return {status: {"model": ErrorBody, "description": meanings[status]} for status in statuses}

@@ -8,8 +8,12 @@ from fastapi.security import APIKeyHeader, HTTPBearer
 from serving.errors import NotReadyError
 from serving.refusals import documented
 from serving.schemas import (
+    DeletedItemResponse,
+    DeletedUserResponse,
     EventBatch,
     EventsResponse,
+    ItemIn,
+    ItemResponse,
     LiveResponse,
     ModelOut,
     ReadyResponse,
@@ -18,8 +22,9 @@ from serving.schemas import (
     SimilarRequest,
     SimilarResponse,
 )
+from serving.schemas_base import Id
 from serving.service import Service
-from serving.slates import ModelInfo, Slate
+from serving.slates import ModelInfo, Slate, SlateItem
 from serving.strict import StrictRequest, StrictRoute, needs
 from serving.telemetry import CONTENT_TYPE_LATEST, count_events, exposition
 
@@ -59,16 +64,28 @@ def _model_out(model: ModelInfo) -> dict[str, Any]:
     return {"name": model.name, "version": model.version, "alias": model.alias}
 
 
+def _item_out(item: SlateItem) -> dict[str, Any]:
+    return {
+        "item_id": item.item_id,
+        "score": item.score,
+        "rank": item.rank,
+        "sources": item.sources,
+        "rule": item.rule,
+        "propensity": 1.0 if item.propensity is None else item.propensity,
+        "explanation": item.explanation,  # orjson writes data classes as they are
+        "evidence": item.evidence,
+    }
+
+
 def _slate_out(slate: Slate) -> dict[str, Any]:
     return {
         "recommendation_id": slate.recommendation_id,
         "model": _model_out(slate.model),
         "degraded": slate.degraded,
+        "rung": slate.rung,
+        "degraded_reason": slate.degraded_reason,
         "user": slate.user.value,
-        "items": [
-            {"item_id": item.item_id, "score": item.score, "rank": item.rank, "sources": item.sources}
-            for item in slate.items
-        ],
+        "items": [_item_out(item) for item in slate.items],
         "ignored": {part: {"count": ids.count, "first": ids.first} for part, ids in slate.ignored.items()},
     }
 
@@ -85,8 +102,21 @@ def _slate_out(slate: Slate) -> dict[str, Any]:
             "recommendation_id": "0c4d3c1e-9c1b-4f57-9d0a-3a54b3b7a6de",
             "model": _MODEL_EXAMPLE,
             "degraded": False,
+            "rung": "full",
+            "degraded_reason": None,
             "user": "warm",
-            "items": [{"item_id": "i9", "score": 0.81, "rank": 1, "sources": ["als", "text"]}],
+            "items": [
+                {
+                    "item_id": "i9",
+                    "score": 0.81,
+                    "rank": 1,
+                    "sources": ["als", "text"],
+                    "rule": "ranking",
+                    "propensity": 1.0,
+                    "explanation": None,
+                    "evidence": None,
+                }
+            ],
             "ignored": {"history": {"count": 1, "first": ["no-such-item"]}},
         },
     ),
@@ -194,6 +224,85 @@ async def add_events(
     count_events(stored=len(events) - stored.duplicates, duplicates=stored.duplicates)
     request.tell(user_id=events[0].user_id if len(events) == 1 else None, model=engine.model)
     return {"accepted": len(events), "duplicates": stored.duplicates, "event_ids": stored.event_ids}
+
+
+@api.put(
+    "/items/{item_id:path}",
+    tags=["items"],
+    summary="Add or replace an item",
+    response_model=ItemResponse,
+    responses=documented(507, *_ERROR_STATUSES)
+    | _answer("It can be recommended from now on.", {"item_id": "i9", "is_new": True}),
+)
+@needs("admin", lane="writes")
+async def put_item(
+    request: StrictRequest,
+    item_id: Id,
+    body: Annotated[
+        ItemIn,
+        Body(
+            openapi_examples=_examples(
+                item=(
+                    "A new article",
+                    {
+                        "title": "Rough out green wood with confidence",
+                        "description": "What to look for before the first cut.",
+                        "categories": ["woodworking"],
+                        "created_at": "2026-05-01T12:30:00Z",
+                        "attributes": {"author": "A. Turner", "minutes": 7, "has_pictures": True},
+                    },
+                )
+            )
+        ),
+    ],
+) -> dict[str, Any]:
+    """The item's text is embedded and the item stands beside the others at once, in every process of the service within
+    a second, without a training. Its own clicks count from then on. All fields are replaced."""
+    engine = request.service.engine
+    item = body.stored_item(item_id)
+    is_new = await request.work(request.lanes.writes, lambda waited_ms: engine.put_item(item))
+    request.tell(model=engine.model)
+    return {"item_id": item_id, "is_new": is_new}
+
+
+@api.delete(
+    "/items/{item_id:path}",
+    tags=["items"],
+    summary="Take an item out of every list",
+    response_model=DeletedItemResponse,
+    responses=documented(404, *_ERROR_STATUSES) | _answer("It is in no list any more.", {"item_id": "i9"}),
+)
+@needs("admin", lane="writes")
+async def delete_item(request: StrictRequest, item_id: Id) -> dict[str, Any]:
+    """At once in the process that answers, within a second in the others. Putting the item again brings it back."""
+    engine = request.service.engine
+    await request.work(request.lanes.writes, lambda waited_ms: engine.delete_item(item_id))
+    request.tell(model=engine.model)
+    return {"item_id": item_id}
+
+
+@api.delete(
+    "/users/{user_id:path}",
+    tags=["users"],
+    summary="Delete a user",
+    response_model=DeletedUserResponse,
+    responses=documented(*_ERROR_STATUSES)
+    | _answer("What was stored is gone.", {"user_id": "u1", "events": 12, "slates": 3, "in_model": True}),
+)
+@needs("admin", lane="writes")
+async def delete_user(request: StrictRequest, user_id: Id) -> dict[str, Any]:
+    """All stored events and slates of the user are deleted, and no list uses what the model knows of them any more. The
+    answer is the receipt: what was deleted, and whether the model was trained on the user, which the next training
+    from this store, or from data without the user, ends."""
+    engine = request.service.engine
+    deletion = await request.work(request.lanes.writes, lambda waited_ms: engine.delete_user(user_id))
+    request.tell(user_id=user_id, model=engine.model)
+    return {
+        "user_id": user_id,
+        "events": deletion.events,
+        "slates": deletion.slates,
+        "in_model": user_id in engine.bundle.models.user_ids,
+    }
 
 
 @health.get("/live", summary="Whether the process answers", responses=_answer("It does.", {"status": "live"}))

@@ -4,16 +4,42 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, Discriminator, Field, Tag
 
+from features.rungs import Rung
 from recsys.schema import Warmth
 from serving.schemas_base import MAX_N, Body, EventKind, Id, Timestamp
+from serving.schemas_rules import ExcludeSeen, PlacementOut, RulesIn
 from serving.sessions import SessionItem
 from serving.slates import NewEvent, Query
+from serving.store import StoredItem
 
 MAX_CANDIDATES: Final = 10_000
 MAX_HISTORY: Final = 1_000
 MAX_EXCLUDE: Final = 10_000
 MAX_EVENTS: Final = 1_000
 MAX_TEXT_LENGTH: Final = 10_000
+MAX_DESCRIPTION_LENGTH: Final = 100_000
+MAX_LABELS: Final = 1_000
+MAX_ATTRIBUTES: Final = 100
+
+Label = Annotated[str, Field(min_length=1, max_length=512, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
+AttributeName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
+
+
+def _attribute_tag(value: Any) -> str:
+    if isinstance(value, bool):
+        return "<flag>"
+    if isinstance(value, int | float):
+        return "<number>"
+    return "<list>" if isinstance(value, list) else "<id>"
+
+
+AttributeIn = Annotated[
+    Annotated[Annotated[str, Field(max_length=MAX_TEXT_LENGTH, pattern=r"^[^\x00]*$")], Tag("<id>")]
+    | Annotated[bool, Tag("<flag>")]
+    | Annotated[float, Tag("<number>")]
+    | Annotated[Annotated[list[Label], Field(max_length=MAX_LABELS, fail_fast=True)], Tag("<list>")],
+    Discriminator(_attribute_tag),
+]
 
 
 class HistoryEntry(Body):
@@ -37,8 +63,8 @@ SessionEntry = Annotated[
 ]
 
 
-class RecommendationRequest(Body):
-    """For whom a list is wanted, out of what, and how long."""
+class RecommendationRequest(RulesIn):
+    """For whom a list is wanted, out of what, how long, and by which rules."""
 
     user_id: Id | None = Field(None, description="The user; left out for someone without an id.")
     n: int = Field(10, ge=1, le=MAX_N, description="Length of the list at most.")
@@ -52,10 +78,10 @@ class RecommendationRequest(Body):
     exclude: Annotated[list[Id], Field(max_length=MAX_EXCLUDE, fail_fast=True)] = Field(
         default_factory=list, description="Items that must not be in the list."
     )
-    exclude_seen: bool = Field(
+    exclude_seen: ExcludeSeen = Field(
         True,
-        description="Leave out what is in the user's history or what they complained of; candidates that are given "
-        "stay in.",
+        description="Leave out what is in the user's history or what they complained of; an object says which kinds of "
+        "events count, and how far back. Candidates that are given stay in.",
     )
     diversity: float = Field(
         0.0,
@@ -63,6 +89,10 @@ class RecommendationRequest(Body):
         le=1.0,
         description="How far alike items give way to others, by text and categories: 0 is the ranker's order, 1 lets "
         "rank only break ties.",
+    )
+    explain: bool = Field(
+        False,
+        description="Say what each group of features added to a score, and which item of the history is near.",
     )
 
     def query(self) -> Query:
@@ -78,8 +108,9 @@ class RecommendationRequest(Body):
             ],
             candidates=self.candidates,
             exclude=self.exclude,
-            exclude_seen=self.exclude_seen,
             diversity=self.diversity,
+            rules=self.rules(self.exclude_seen),
+            explain=self.explain,
         )
 
 
@@ -148,7 +179,7 @@ class ScoredItem(BaseModel):
     rank: int = Field(description="Place in the list, from 1.")
 
 
-class RecommendedItem(ScoredItem):
+class RecommendedItem(ScoredItem, PlacementOut):
     """An item of a slate."""
 
     sources: list[str] = Field(description="Candidate sources that proposed it; empty where the caller did.")
@@ -167,6 +198,8 @@ class RecommendationResponse(BaseModel):
     recommendation_id: str = Field(description="Send it back with the events that this list leads to.")
     model: ModelOut
     degraded: bool = Field(description="Whether something was missing and the list is poorer for it.")
+    rung: Rung = Field(description="How much of the way the request went.")
+    degraded_reason: str | None = Field(description="Why the list is degraded; null where it is not.")
     user: Warmth = Field(
         description="warm: the model was trained on this user's behaviour; cold: only later behaviour or the "
         "history given is known; unknown: nothing is."
@@ -175,6 +208,54 @@ class RecommendationResponse(BaseModel):
     ignored: dict[str, IgnoredOut] = Field(
         description="Unknown item ids by the field they came in (`history`, `candidates`, `exclude`; `events` for "
         "stored events); empty when there were none."
+    )
+
+
+class ItemIn(Body):
+    """An item of the catalogue: what it is, in words and attributes."""
+
+    title: Annotated[str, Field(max_length=MAX_TEXT_LENGTH, pattern=r"^[^\x00]*$")] | None = Field(
+        None, description="Its title."
+    )
+    description: Annotated[str, Field(max_length=MAX_DESCRIPTION_LENGTH, pattern=r"^[^\x00]*$")] | None = Field(
+        None, description="Its text; the encoder reads about the first hundred words."
+    )
+    categories: Annotated[list[Label], Field(max_length=MAX_LABELS, fail_fast=True)] = Field(
+        default_factory=list, description="Its categories."
+    )
+    created_at: Timestamp | None = Field(None, description="Since when there is the item.")
+    attributes: Annotated[dict[AttributeName, AttributeIn], Field(max_length=MAX_ATTRIBUTES)] = Field(
+        default_factory=dict, description="Further attributes: text, numbers, true or false, or lists of text."
+    )
+
+    def stored_item(self, item_id: str) -> StoredItem:
+        """Return the item as the store takes it."""
+        return StoredItem(
+            item_id, self.title, self.description, tuple(self.categories), self.created_at, dict(self.attributes)
+        )
+
+
+class ItemResponse(BaseModel):
+    """An item that can be recommended from now on."""
+
+    item_id: str
+    is_new: bool = Field(description="Whether the catalogue lacked it.")
+
+
+class DeletedItemResponse(BaseModel):
+    """An item that is in no list any more."""
+
+    item_id: str
+
+
+class DeletedUserResponse(BaseModel):
+    """What was deleted of a user, and whether a model that nobody asks about them any more still knows them."""
+
+    user_id: str
+    events: int = Field(description="Stored events that are gone.")
+    slates: int = Field(description="Stored slates that are gone.")
+    in_model: bool = Field(
+        description="Whether the model was trained on this user's behaviour: their factors go with the next training."
     )
 
 

@@ -43,17 +43,6 @@ class Settings(BaseModel):
     live_items: Annotated[int, Field(ge=0)] = Field(
         10_000, description="New items that a model takes in between two trainings; memory is set aside for them."
     )
-    budget_ms: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
-        100.0,
-        description="Time that a list may take from the request's arrival on; where it would take longer, a poorer "
-        "list is made and marked as degraded.",
-    )
-    fallback: bool = Field(
-        True, description="Whether popular items are recommended, marked as degraded, while no model is loaded."
-    )
-    poll_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
-        15.0, description="How often the registry is asked whether the alias names another version; 0 for never."
-    )
     workers: Annotated[int, Field(ge=1, le=256)] = Field(1, description="Processes that answer on the same port.")
     threads: Annotated[int, Field(ge=1, le=64)] = Field(
         1, description="Lists that one process makes at the same time; more raise the slowest answers."

@@ -5,7 +5,6 @@ import numpy.typing as npt
 
 from features.path import Ranking, RankingPath
 from features.rungs import Rung
-from recsys.errors import RequestError
 from recsys.ids import UNKNOWN_IDX, IdMap
 from serving.attributes import AttributeIndex
 from serving.filters import Filter, FilterMasks
@@ -73,14 +72,11 @@ class Shaper:
 
     def _cap(self, name: str, limit: int, rows: Int32, pins: dict[int, int]) -> Cap:
         column = self._attributes.column(self._attributes.resolve(name, "caps"))
-        try:
-            places, codes = column.codes(rows)
-            pinned = column.codes(np.fromiter(pins.values(), np.int32, len(pins)))[1]
-        except NotImplementedError:
-            raise RequestError(
-                f"caps.{name} is no attribute of labels; cap a category, a brand or the like", field=f"caps.{name}"
-            ) from None
-        return Cap(limit, places, codes, pinned)
+        pinned = np.fromiter(pins.values(), np.int32, len(pins))
+        # In one call, so that the codes of both mean the same.
+        places, codes = column.codes(np.concatenate([rows, pinned]).astype(np.int32))
+        is_pinned = places >= len(rows)
+        return Cap(limit, places[~is_pinned], codes[~is_pinned], codes[is_pinned])
 
     def _pins(self, query: Query, exclude: Int32, ignored: dict[str, Ignored]) -> dict[int, int]:
         """Return the row of each pinned item that can be shown, by position."""

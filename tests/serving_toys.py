@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from features.path import Ranking, RankingPath
+from features.rungs import Rung
 from recsys.bundle import Bundle
 from recsys.catalogue import Catalogue
 from recsys.config import Config
@@ -39,12 +40,16 @@ class ToyPath:
     excluded: list[list[int]] = field(default_factory=list)
     recorded: list[tuple[int, int, str, float]] = field(default_factory=list)
     diversified: list[tuple[int, float]] = field(default_factory=list)
+    rungs: list[Rung] = field(default_factory=list)
 
-    def rank(self, request: Request, *, exclude: Any) -> Ranking:
+    is_listed: Any = field(default_factory=lambda: np.ones(len(ITEM_IDS), np.bool_))
+
+    def rank(self, request: Request, *, exclude: Any, allowed: Any, rung: Rung, on_stage: Any) -> Ranking:
         self.requests.append(request)
+        self.rungs.append(rung)
         self.excluded.append(exclude.tolist())
         if request.candidates is None:
-            chosen = [idx for idx in ORDER if idx not in exclude]
+            chosen = [idx for idx in ORDER if idx not in exclude and (allowed is None or allowed[idx])]
         else:
             chosen = sorted(set(request.candidates.tolist()), key=ORDER.index)
         return Ranking(
@@ -99,6 +104,7 @@ def toy_bundle(overrides: dict[str, Any] | None = None) -> Bundle:
         encoder=None,
         sentiment=None,
         seen=None,
+        n_rows=len(ITEM_IDS),
     )
     manifest = SimpleNamespace(bundle_id="f00d" * 16, data_until_us=DATA_UNTIL_US)
     return cast(Bundle, SimpleNamespace(manifest=manifest, models=models))

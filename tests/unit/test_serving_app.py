@@ -17,6 +17,8 @@ from serving.engine import Engine
 from serving.service import Service
 from serving.settings import Settings
 
+# What an item says that no rule has touched and nobody asked to explain.
+PLACED = {"rule": "ranking", "propensity": 1.0, "explanation": None, "evidence": None}
 RECOMMEND, SIMILAR, EVENTS = "/v1/recommendations", "/v1/similar", "/v1/events"
 
 
@@ -126,10 +128,12 @@ def test_a_recommendation_has_the_documented_shape(client: TestClient) -> None:
     assert body == {
         "model": {"name": "recsys", "version": "12", "alias": "champion"},
         "degraded": False,
+        "rung": "full",
+        "degraded_reason": None,
         "user": "warm",
         "items": [
-            {"item_id": "i3", "score": 7.0, "rank": 1, "sources": ["als", "popular"]},
-            {"item_id": "i1", "score": 6.0, "rank": 2, "sources": ["als", "popular"]},
+            {"item_id": "i3", "score": 7.0, "rank": 1, "sources": ["als", "popular"]} | PLACED,
+            {"item_id": "i1", "score": 6.0, "rank": 2, "sources": ["als", "popular"]} | PLACED,
         ],
         "ignored": {"history": {"count": 1, "first": ["no-such-item"]}},
     }

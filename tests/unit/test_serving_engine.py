@@ -22,6 +22,7 @@ from recsys.errors import RequestError
 from recsys.schema import Warmth
 from serving.engine import Engine
 from serving.errors import EventConflictError, StoreError, UnknownItemError
+from serving.rules import Rules
 from serving.sessions import SessionItem
 from serving.slates import Ignored, ModelInfo, NewEvent, Query, ServedRequest
 from serving.store import Event, NoStore, SqlEventStore
@@ -165,7 +166,7 @@ def test_seen_items_never_return_unless_asked_for() -> None:
     engine = toy_engine()
 
     assert ids(engine, Query(user_id="ann")) == [id_ for id_ in ORDERED_IDS if id_ not in ("i0", "i4")]
-    assert ids(engine, Query(user_id="ann", exclude_seen=False)) == ORDERED_IDS
+    assert ids(engine, Query(user_id="ann", rules=Rules(exclude_seen=False))) == ORDERED_IDS
 
 
 def test_excluded_items_are_left_out_and_unknown_ones_reported() -> None:
@@ -300,6 +301,7 @@ def test_a_repeated_event_is_counted_once() -> None:
     clock.now_us += SECOND_US
 
     assert engine.add_events([click("u", "i1", event_id="e1"), click("u", "i2", event_id="e2")]).duplicates == 1
+    engine.follower.catch_up()
     assert [item for item, *_ in path.recorded] == [1, 2]
 
 
@@ -311,6 +313,7 @@ def test_an_event_id_with_other_content_is_refused_and_nothing_counted() -> None
     with pytest.raises(EventConflictError, match="already stored with different content"):
         engine.add_events([click("u", "i3"), click("u", "i2", event_id="e1")])
 
+    engine.follower.catch_up()
     assert len(path.recorded) == 1
 
 
@@ -325,6 +328,7 @@ def test_an_unknown_item_refuses_the_whole_batch_and_names_the_place() -> None:
 
     assert e.value.field == "events.1.item_id"
     assert store.newest_of("u", 9) == []
+    engine.follower.catch_up()
     assert path.recorded == []
 
 
@@ -352,6 +356,7 @@ def test_new_events_count_for_popularity_by_their_weight_and_those_of_training_d
         ]
     )
 
+    engine.follower.catch_up()
     assert path.recorded == [(1, DATA_UNTIL_US + 1, "interactions", 4.0), (4, NOW_US, "interactions", 1.0)]
 
 
@@ -361,15 +366,33 @@ def test_a_restart_counts_the_stored_events_again() -> None:
         [click("u", "i1", DATA_UNTIL_US + 9), click("v", "i2", DATA_UNTIL_US + 3), click("v", "i2", DATA_UNTIL_US - 3)]
     )
 
-    assert toy_engine(store, path=after).replay_events() == 2
-    assert sorted(after.recorded) == sorted(before.recorded)
+    toy_engine(store, path=after).follower.catch_up()
+    assert sorted(after.recorded) == [
+        (1, DATA_UNTIL_US + 9, "interactions", 1.0),
+        (2, DATA_UNTIL_US + 3, "interactions", 1.0),
+    ]
+
+
+def test_an_event_from_a_clock_ahead_of_ours_has_just_happened() -> None:
+    store, path, clock = SqlEventStore("sqlite://"), ToyPath(), ToyClock()
+    engine = toy_engine(store, path=path, clock=clock)
+    engine.add_events([click("u", "i2", NOW_US - 5), click("u", "i1", NOW_US + 77)])
+
+    engine.recommend(Query(user_id="u"))
+    clock.now_us += 100
+    engine.recommend(Query(user_id="u"))
+
+    assert [request.history.timestamp_us.tolist() for request in path.requests] == [
+        [NOW_US - 5, NOW_US - 1],
+        [NOW_US - 5, NOW_US + 77],
+    ]
 
 
 def test_without_a_store_there_is_no_history_and_no_place_for_events() -> None:
     engine = toy_engine(NoStore())
 
     assert ids(engine, Query(user_id="stranger")) == ORDERED_IDS
-    assert engine.replay_events() == 0
+    engine.follower.catch_up()
     with pytest.raises(StoreError, match="no store was given"):
         engine.add_events([click("u", "i1")])
 
@@ -385,7 +408,7 @@ def test_what_was_served_is_handed_on_with_its_feature_rows() -> None:
     assert len(served) == 1
     assert served[0].recommendation_id == slate.recommendation_id
     assert served[0].user_id == "ann"
-    assert served[0].request is path.requests[0]
+    assert served[0].request.history is path.requests[0].history
     assert served[0].exclude.tolist() == [0, 4]
     assert served[0].ranking.item_idx.tolist() == [idx for idx in ORDER if idx not in (0, 4)]
     assert served[0].ranking.features.shape == (5, 2)
@@ -396,10 +419,10 @@ def test_arrays_have_the_types_that_the_ranking_expects() -> None:
     captured: Sequence[np.dtype] = []
 
     class Recording(ToyPath):
-        def rank(self, request, *, exclude):  # type: ignore[no-untyped-def]
+        def rank(self, request, **options):  # type: ignore[no-untyped-def]
             nonlocal captured
-            captured = [exclude.dtype, request.candidates.dtype, request.history.item_idx.dtype]
-            return super().rank(request, exclude=exclude)
+            captured = [options["exclude"].dtype, request.candidates.dtype, request.history.item_idx.dtype]
+            return super().rank(request, **options)
 
     path = Recording()
     toy_engine(path=path).recommend(

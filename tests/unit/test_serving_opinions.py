@@ -14,6 +14,7 @@ from recsys.models.sentiment import RatingScale, SentimentHead
 from recsys.schema import Warmth
 from serving.engine import Engine
 from serving.opinions import OpinionReader
+from serving.rules import Rules
 from serving.slates import NewEvent, Query
 from serving.store import Event, EventStore, SqlEventStore
 
@@ -133,6 +134,7 @@ def test_a_posted_complaint_is_no_liking_and_its_item_is_not_recommended_again(
     expected = head.score(encoder.encode(["lovely"])) * 2.0
     assert path.requests[0].history.item_idx.tolist() == [6]
     assert path.requests[0].history.weight.tolist() == pytest.approx(expected.tolist())
+    engine.follower.catch_up()
     assert path.recorded == [(6, NOW_US - 10, "interactions", pytest.approx(float(expected[0])))]
     assert path.excluded == [[3, 6]]
     assert [item.item_id for item in slate.items] == [id_ for id_ in ORDERED_IDS if id_ not in ("i3", "i6")]
@@ -153,7 +155,7 @@ def test_what_was_complained_of_stays_where_the_request_asks_for_it(
     engine.add_events([posted("i3", "broken")])
 
     assert "i3" not in listed(engine)
-    assert "i3" in listed(engine, exclude_seen=False)
+    assert "i3" in listed(engine, rules=Rules(exclude_seen=False))
     assert listed(engine, candidates=["i3", "i1"]) == ["i3", "i1"]
 
 
@@ -172,6 +174,7 @@ def test_without_a_head_a_comment_counts_as_its_kind(encoder: CountingEncoder, s
     engine.recommend(Query(user_id="new"))
 
     assert path.requests[0].history.weight.tolist() == [2.0]
+    engine.follower.catch_up()
     assert path.recorded == [(3, NOW_US - 10, "interactions", 2.0)]
 
 
@@ -192,7 +195,7 @@ def test_texts_of_before_a_restart_are_read_as_they_are_replayed(head: Sentiment
     )
     engine = engine_of(head, encoder, path, store=store)
 
-    assert engine.replay_events() == 2
+    engine.follower.catch_up()
     assert [row[0] for row in path.recorded] == [6]
     assert encoder.read == ["broken", "lovely"]
     assert "i3" not in listed(engine)
@@ -216,7 +219,7 @@ def test_complaints_of_the_training_log_are_not_recommended_to_their_user(
     engine = engine_of(head, encoder, path, seen=seen)
     for user_id in ("bob", "shown-only", "ann", "stranger"):
         engine.recommend(Query(user_id=user_id))
-    engine.recommend(Query(user_id="bob", exclude_seen=False))
+    engine.recommend(Query(user_id="bob", rules=Rules(exclude_seen=False)))
 
     # bob did i2 and complained of i3, who was only shown something complained of i1, ann did i0 and i4.
     assert path.excluded == [[2, 3], [1], [0, 4], [], []]
