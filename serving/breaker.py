@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
+from recsys.errors import RequestError
 from serving.errors import StoreError
 from serving.notices import OnEvent, unheard
 from serving.store import Added, Event, EventStore
@@ -122,7 +123,8 @@ class GuardedStore:
         """Return a further method of the store, guarded alike."""
         if name.startswith("_"):
             raise AttributeError(name)
-        return lambda *arguments, **options: self._call(name, *arguments, **options)
+        call = self._iterate if name.endswith("since") else self._call
+        return lambda *arguments, **options: call(name, *arguments, **options)
 
     def _call(self, name: str, *arguments: Any, **options: Any) -> Any:
         store = self._store
@@ -134,22 +136,28 @@ class GuardedStore:
         try:
             result = getattr(store, name)(*arguments, **options)
         except StoreError as error:
-            self._on_event("store_error", side=side)
-            if breaker.failed(began_s, error):
-                logger.warning("%s of the event store rest for a moment: %s", side, error)
+            self._failed(side, began_s, error)
+            raise
+        except RequestError:  # the store has answered
+            breaker.succeeded()
             raise
         breaker.succeeded()
         return result
 
     def _iterate(self, name: str, *arguments: Any, **options: Any) -> Iterator[Any]:
-        rows = iter(self._call(name, *arguments, **options))
-        while True:
-            # Each page is read as it is reached.
-            try:
-                row = next(rows)
-            except StopIteration:
-                return
-            except StoreError:
-                self._on_event("store_error", side="reads")
-                raise
-            yield row
+        store, breaker = self._store, self._sides["reads"]
+        if store is None:
+            raise StoreError(self._problem)
+        began_s = breaker.begin()
+        try:
+            # Each page is read only as it is reached.
+            yield from getattr(store, name)(*arguments, **options)
+        except StoreError as error:
+            self._failed("reads", began_s, error)
+            raise
+        breaker.succeeded()
+
+    def _failed(self, side: str, began_s: float, error: StoreError) -> None:
+        self._on_event("store_error", side=side)
+        if self._sides[side].failed(began_s, error):
+            logger.warning("%s of the event store rest for a moment: %s", side, error)

@@ -68,6 +68,8 @@ def _model_out(model: ModelInfo) -> ModelOut:
             "recommendation_id": "0c4d3c1e-9c1b-4f57-9d0a-3a54b3b7a6de",
             "model": _MODEL_EXAMPLE,
             "degraded": False,
+            "rung": "full",
+            "degraded_reason": None,
             "user": "warm",
             "items": [{"item_id": "i9", "score": 0.81, "rank": 1, "sources": ["als", "text"]}],
             "ignored": {"history": {"count": 1, "first": ["no-such-item"]}},
@@ -91,15 +93,17 @@ def recommend(
             )
         ),
     ],
-    engine: ReadyEngine,
+    service: Annotated[Service, Depends(service_of)],
 ) -> RecommendationResponse:
     """A known user's list comes from their behaviour in training and everything stored since. A session is passed as
     `history` and is added to what is known. With `candidates` only those are ordered."""
-    slate = engine.recommend(body.query())
+    slate = service.recommend(body.query())
     return RecommendationResponse(
         recommendation_id=slate.recommendation_id,
         model=_model_out(slate.model),
         degraded=slate.degraded,
+        rung=slate.rung,
+        degraded_reason=slate.degraded_reason,
         user=slate.user,
         items=[
             RecommendedItem(item_id=item.item_id, score=item.score, rank=item.rank, sources=list(item.sources))

@@ -231,6 +231,10 @@ class RecommendationResponse(BaseModel):
     recommendation_id: str = Field(description="Send it back with the events that this list leads to.")
     model: ModelOut
     degraded: bool = Field(description="Whether something was missing and the list is poorer for it.")
+    rung: str = Field(
+        description="How much of the work went into the list: full, without_encoder, collaborative or popular."
+    )
+    degraded_reason: str | None = Field(description="What was missing, such as store_unavailable; null for nothing.")
     user: Warmth = Field(
         description="warm: the model was trained on this user's behaviour; cold: only later behaviour or the "
         "history given is known; unknown: nothing is."

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Final, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -36,6 +36,16 @@ class Settings(BaseModel):
     )
     max_user_events: Annotated[int, Field(ge=1)] = Field(
         1_000, description="Newest stored events of a user that a request reads."
+    )
+
+    poll_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        15.0, description="Seconds between two looks at which version the alias names; 0 for never."
+    )
+    budget_ms: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
+        50.0, description="Milliseconds that a recommendation may take; below the full answer less work is done for it."
+    )
+    fallback: Literal["on", "off"] = Field(
+        "on", description="Whether popular items are answered while there is no model: on or off."
     )
 
     @classmethod

@@ -70,7 +70,10 @@ class SlateItem:
 
 @dataclass(frozen=True)
 class Slate:
-    """The answer to a query. ignored: by the part of the request that named the unknown ids."""
+    """The answer to a query. ignored: by the part of the request that named the unknown ids.
+
+    rung: see `serving.ladder.Rung`. degraded_reason: see `serving.ladder.Reason`, None for an answer that is whole.
+    """
 
     recommendation_id: str
     model: ModelInfo
@@ -78,6 +81,8 @@ class Slate:
     items: tuple[SlateItem, ...]
     ignored: dict[str, Ignored] = field(default_factory=dict)
     degraded: bool = False
+    rung: str = "full"
+    degraded_reason: str | None = None
 
 
 @dataclass(frozen=True)
