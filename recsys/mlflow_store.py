@@ -64,7 +64,10 @@ def shown_uri(uri: str) -> str:
 
 @contextmanager
 def mlflow_errors(uri: str, action: str) -> Iterator[None]:
-    """Turn what MLflow, its database or its files raise into a RegistryUnavailableError: cannot `action` at `uri`, and why."""
+    """Turn what MLflow, its database or its files raise into a RegistryUnavailableError.
+
+    It says: cannot `action` at `uri`, and why.
+    """
     try:
         yield
     except (MlflowException, SQLAlchemyError, httpx.HTTPError, OSError, ImportError) as error:

@@ -71,9 +71,9 @@ class Descent:
             RequestError, NotReadyError: as `answer` does; lower rungs are not tried.
             Exception: what the lowest rung raised.
         """
-        rung, reason = self._ladder.choose(self._ladder.budget_ms - waited_ms)
+        highest, reason = self._ladder.choose(self._ladder.budget_ms - waited_ms)
         rungs = self._ladder.rungs
-        for rung in rungs[rungs.index(rung) :]:  # noqa: B007
+        for rung in rungs[rungs.index(highest) :]:
             began_ms = self._clock()
             try:
                 value = answer(rung)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from recsys.bundle import load_bundle, read_manifest
+from recsys.bundle import Bundle, load_bundle, read_manifest
 from serving.engine import Engine
 from serving.errors import StoreError
 from serving.remembered import recall, remember
@@ -127,23 +127,30 @@ def without_store(engine: Engine) -> Engine:
     return alone
 
 
+def open_bundle(settings: Settings) -> tuple[Bundle, ModelInfo]:
+    """Return the bundle that the settings name, and how it is called.
+
+    Raises:
+        BundleError: the bundle is damaged or incomplete.
+        RegistryError: the registry cannot be reached, or has no such model, alias or version.
+    """
+    wanted = Models(settings).wanted()
+    return load_bundle(wanted.fetch()), wanted.model
+
+
 def open_engine(settings: Settings, store: EventStore | None = None) -> Engine:
     """Return a warm engine that counts the events stored since its training.
 
     store: in place of the one that the settings name.
 
     Raises:
-        BundleError, RegistryError: see `Models.wanted`.
+        BundleError, RegistryError: see `open_bundle`.
         StoreError: the store cannot be opened or read.
     """
-    models = Models(settings)
-    wanted = models.wanted()
-    engine = Engine(
-        load_bundle(wanted.fetch()),
-        SqlEventStore(settings.store_url) if store is None else store,
-        model=wanted.model,
-        max_user_events=settings.max_user_events,
-    )
+    bundle, model = open_bundle(settings)
+    if store is None:
+        store = SqlEventStore(settings.store_url)
+    engine = Engine(bundle, store, model=model, max_user_events=settings.max_user_events)
     engine.replay_events()
     warm(engine)
     return engine

@@ -67,9 +67,9 @@ def _model_out(model: ModelInfo) -> ModelOut:
         {
             "recommendation_id": "0c4d3c1e-9c1b-4f57-9d0a-3a54b3b7a6de",
             "model": _MODEL_EXAMPLE,
-            "degraded": False,
+            "degraded": True,
             "rung": "full",
-            "degraded_reason": None,
+            "degraded_reason": "store_unavailable",
             "user": "warm",
             "items": [{"item_id": "i9", "score": 0.81, "rank": 1, "sources": ["als", "text"]}],
             "ignored": {"history": {"count": 1, "first": ["no-such-item"]}},

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from recsys.errors import RecsysError
+from recsys.errors import RecsysError, RegistryUnavailableError
 from serving.loading import Opened, Wanted
 from serving.notices import OnEvent, unheard
 from serving.slates import ModelInfo
@@ -68,11 +68,7 @@ class Watcher:
         try:
             wanted = self._versions.wanted()
         except RecsysError as error:
-            self._on_event("registry_error")
-            if not self._is_away:
-                logger.warning("version %s is served on without the registry: %s", served.version, error)
-            self._is_away = True
-            return Seen()
+            return self._away(served, error)
         if self._is_away:
             logger.info("the registry answers again")
             self._is_away = False
@@ -85,6 +81,8 @@ class Watcher:
             return Seen()
         try:
             opened = self._versions.open(wanted, self._store)
+        except RegistryUnavailableError as error:  # the download failed, not the version
+            return self._away(served, error)
         except RecsysError as error:
             self.refuse(version)
             logger.warning("version %s is refused, %s is served on: %s", version, served.version, error)
@@ -96,6 +94,13 @@ class Watcher:
             return Seen()
         self._refusal = None
         return Seen(opened=opened)
+
+    def _away(self, served: ModelInfo, error: RecsysError) -> Seen:
+        self._on_event("registry_error")
+        if not self._is_away:
+            logger.warning("version %s is served on without the registry: %s", served.version, error)
+        self._is_away = True
+        return Seen()
 
     def refuse(self, version: str) -> None:
         """Leave a version alone for a while, longer each time in a row."""

@@ -126,6 +126,8 @@ def test_a_recommendation_has_the_documented_shape(client: TestClient) -> None:
     assert body == {
         "model": {"name": "recsys", "version": "12", "alias": "champion"},
         "degraded": False,
+        "rung": "full",
+        "degraded_reason": None,
         "user": "warm",
         "items": [
             {"item_id": "i3", "score": 7.0, "rank": 1, "sources": ["als", "popular"]},
