@@ -24,6 +24,7 @@ _ENOUGH: Final = 2_000
 _MOST: Final = 20_000
 _HALF_LIFE_US: Final = 24 * _HOUR_US
 _FRESH_S: Final = 10.0
+_EMPTY_FRESH_S: Final = 1.0
 
 
 class PopularFallback:
@@ -92,7 +93,7 @@ class PopularFallback:
         """Return the score of each item, best first, at most some seconds old."""
         now_us = self._clock()
         read_us = self._read_us
-        if read_us is not None and now_us - read_us < _FRESH_S * 1_000_000:
+        if read_us is not None and now_us - read_us < (_FRESH_S if self._score else _EMPTY_FRESH_S) * 1e6:
             return self._score
         # One thread reads; where there is an older list, the others go on with it.
         if not self._lock.acquire(blocking=read_us is None):
