@@ -33,6 +33,10 @@ class RegistryError(RecsysError):
     """A model, version or alias is not in the registry, or the registry cannot be reached."""
 
 
+class RegistryUnavailableError(RegistryError):
+    """The registry did not answer, or not as one; what it holds is not known."""
+
+
 class EncoderError(RecsysError):
     """A text encoder cannot be found, loaded or trained."""
 

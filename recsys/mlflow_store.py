@@ -27,7 +27,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from recsys.config import TrackingConfig
-from recsys.errors import RegistryError
+from recsys.errors import RegistryError, RegistryUnavailableError
 
 DEFAULT_URI: Final = "sqlite:///mlflow.db"
 
@@ -64,7 +64,10 @@ def shown_uri(uri: str) -> str:
 
 @contextmanager
 def mlflow_errors(uri: str, action: str) -> Iterator[None]:
-    """Turn what MLflow, its database or its files raise into a RegistryError: cannot `action` at `uri`, and why."""
+    """Turn what MLflow, its database or its files raise into a RegistryUnavailableError.
+
+    It says: cannot `action` at `uri`, and why.
+    """
     try:
         yield
     except (MlflowException, SQLAlchemyError, httpx.HTTPError, OSError, ImportError) as error:
@@ -74,7 +77,7 @@ def mlflow_errors(uri: str, action: str) -> Iterator[None]:
             if isinstance(error, ImportError)
             else "check the tracking URI (tracking.uri in the configuration, or MLFLOW_TRACKING_URI)"
         )
-        raise RegistryError(f"cannot {action} at {shown_uri(uri)}: {reason}; {remedy}") from error
+        raise RegistryUnavailableError(f"cannot {action} at {shown_uri(uri)}: {reason}; {remedy}") from error
 
 
 def connect(uri: str, *, create: bool = False) -> mlflow.MlflowClient:
@@ -131,25 +134,27 @@ def _check_sqlite(uri: str, *, create: bool) -> None:
     path = sqlite_file(uri)
     if not path.exists():
         if not create:
-            raise RegistryError(
+            raise RegistryUnavailableError(
                 f"no MLflow database at {path}; train a model first (recsys train --data FOLDER), start from the "
                 "folder that holds the database, or name it with MLFLOW_TRACKING_URI"
             )
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise RegistryError(f"the folder of the database {path} cannot be made: {error}; choose another") from error
+            raise RegistryUnavailableError(
+                f"the folder of the database {path} cannot be made: {error}; choose another"
+            ) from error
         return
     try:
         with path.open("r+b" if create else "rb") as file:
             header = file.read(len(_SQLITE_HEADER))
     except OSError as error:
-        raise RegistryError(
+        raise RegistryUnavailableError(
             f"the database {path} cannot be opened for {'writing' if create else 'reading'}: {error.strerror}; check "
             "what it is and its permissions"
         ) from error
     if header not in (b"", _SQLITE_HEADER):
-        raise RegistryError(
+        raise RegistryUnavailableError(
             f"{path} is not an SQLite database (it begins with {header[:8]!r}); restore it from a backup, or name "
             "another with MLFLOW_TRACKING_URI"
         )
@@ -162,7 +167,7 @@ def _check_server(uri: str) -> None:
         # Any answer will do. MLflow itself would try for minutes; it also has its own settings for certificates.
         httpx.get(address, timeout=_PROBE_TIMEOUT_S, verify=False)
     except (httpx.TransportError, httpx.InvalidURL) as error:
-        raise RegistryError(
+        raise RegistryUnavailableError(
             f"the MLflow server at {shown_uri(uri)} does not answer ({error}); start it (mlflow server --host HOST "
             "--port PORT), or name another with MLFLOW_TRACKING_URI"
         ) from error

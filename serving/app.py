@@ -22,7 +22,7 @@ from serving.routes import api, figures, health
 from serving.server import serve
 from serving.service import Service
 from serving.settings import Settings
-from serving.telemetry import forget_ended_processes, observe_memory, set_model
+from serving.telemetry import forget_ended_processes, hear, observe_memory, set_model
 
 __all__ = ["create_app", "serve"]
 
@@ -52,7 +52,7 @@ def create_app(
     Raises:
         ConfigError: a setting in the environment cannot be used.
     """
-    service = service or Service(settings or Settings.from_environment())
+    service = service or Service(settings or Settings.from_environment(), on_event=hear)
     settings = service.settings
     keys = None
     if needs_keys(settings):

@@ -1,5 +1,6 @@
 """Answers to requests: what is asked, made into arrays, ranked, and named again. Knows nothing of HTTP."""
 
+import copy
 import logging
 import time
 import uuid
@@ -49,7 +50,7 @@ from serving.slates import (
     SlateItem,
     Stored,
 )
-from serving.store import Deletion, Event, EventStore, ItemChange, ShownItem, StoredItem, StoredSlate
+from serving.store import Deletion, Event, EventStore, ItemChange, NoStore, ShownItem, StoredItem, StoredSlate
 from serving.telemetry import observe_stage
 from serving.users import StoredUser, Users, interned
 
@@ -121,9 +122,8 @@ class Engine:
         self._opinions = OpinionReader(bundle.models.sentiment, bundle.models.encoder)
         self._path = path or RankingPath(bundle.models)
         self._clock = clock
-        self._users = Users(
-            store, self._read_user, lambda: len(self._item_ids), max_events=max_user_events, max_users=max_users
-        )
+        self._limits = max_user_events, max_users
+        self._users = self._reading_users()
 
     def recommend(self, query: Query, *, rung: Rung = Rung.FULL) -> Slate:
         """Return the best items for a query, best first; fewer than `n` when there are no more.
@@ -274,6 +274,13 @@ class Engine:
         """
         return self.store.delete_user(user_id, deleted_us=self._clock())
 
+    def without_store(self) -> "Engine":
+        """Return an engine that shares everything with this one but its store and who is told of its answers."""
+        alone = copy.copy(self)
+        alone.store, alone.on_served, alone.on_slate = NoStore(), None, None
+        alone._users = alone._reading_users()
+        return alone
+
     def title_of(self, item_id: str) -> str:
         """Return an item's title; its id where it has none, or is not known."""
         row = self._item_ids.get(item_id)
@@ -307,6 +314,12 @@ class Engine:
             item_idx = self._item_ids.get(item.item_id)
             if item_idx >= 0:
                 self._path.record(item_idx, slate.timestamp_us, kind="shown")
+
+    def _reading_users(self) -> Users:
+        max_events, max_users = self._limits
+        return Users(
+            self.store, self._read_user, lambda: len(self._item_ids), max_events=max_events, max_users=max_users
+        )
 
     @cached_property
     def _live(self) -> LiveItems:

@@ -101,9 +101,9 @@ def _slate_out(slate: Slate) -> dict[str, Any]:
         {
             "recommendation_id": "0c4d3c1e-9c1b-4f57-9d0a-3a54b3b7a6de",
             "model": _MODEL_EXAMPLE,
-            "degraded": False,
+            "degraded": True,
             "rung": "full",
-            "degraded_reason": None,
+            "degraded_reason": "store_unavailable",
             "user": "warm",
             "items": [
                 {
@@ -143,8 +143,10 @@ async def recommend(
 ) -> dict[str, Any]:
     """A known user's list comes from their behaviour in training and everything stored since. A session is passed as
     `history` and is added to what is known. With `candidates` only those are ordered."""
-    engine = request.service.engine
-    slate = await request.work(request.lanes.reads, lambda waited_ms: engine.recommend(body.query()))
+    service = request.service
+    slate = await request.work(
+        request.lanes.reads, lambda waited_ms: service.recommend(body.query(), waited_ms=waited_ms)
+    )
     request.tell(user_id=body.user_id, model=slate.model, degraded=slate.degraded)
     return _slate_out(slate)
 

@@ -1,61 +1,129 @@
 """The state of one server process: which engine answers, or why none does yet."""
 
+import ctypes
+import gc
 import logging
+import random
 import threading
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
-from recsys.errors import RecsysError
+from recsys.errors import RecsysError, RegistryUnavailableError
+from serving.breaker import GuardedStore
+from serving.descent import Descent
 from serving.engine import Engine
-from serving.errors import NotReadyError
-from serving.loading import open_engine
+from serving.errors import NotReadyError, StoreError
+from serving.fallback import PopularFallback
+from serving.ladder import Ladder, Reason
+from serving.loading import Models, Wanted
+from serving.notices import OnEvent, unheard
 from serving.settings import Settings
+from serving.slate_log import SlateLog
+from serving.slates import ModelInfo, Query, ServedRequest, Slate
+from serving.store import SqlEventStore
+from serving.watcher import Watcher
 
 logger = logging.getLogger(__name__)
 
 _FIRST_RETRY_S: Final = 1.0
 _LONGEST_RETRY_S: Final = 15.0
+_TICK_S: Final = 0.25
 
 
 class Service:
-    """Loads an engine in a thread of its own and keeps trying until there is one."""
+    """Keeps an engine: loads it in a thread of its own, follows the registry, and answers without one where it can.
+
+    open_engine: in place of the registry, the store and all that follows them. on_served: handed to every engine.
+    """
 
     def __init__(
         self,
         settings: Settings,
-        open_engine: Callable[[Settings], Engine] = open_engine,
+        open_engine: Callable[[Settings], Engine] | None = None,
         *,
         first_retry_s: float = _FIRST_RETRY_S,
+        on_event: OnEvent = unheard,
+        on_served: Callable[[ServedRequest], None] | None = None,
     ) -> None:
         self.settings = settings
+        self.on_served = on_served
+        self._on_event = on_event
         self._open_engine = open_engine
         self._first_retry_s = first_retry_s
         self._engine: Engine | None = None
+        self._reason: Reason | None = None  # why every answer of this engine is degraded
         self._problem = "the model is being loaded"
+        self._descent = Descent(Ladder(settings.budget_ms), on_event)
+        self._models = Models(settings)
+        self.store = GuardedStore(lambda: SqlEventStore(settings.store_url), on_event)
+        self._watcher = Watcher(self._models, self.store, on_event)
+        nobody = ModelInfo(settings.model_name, "none", settings.alias)
+        self._fallback = PopularFallback(self.store, nobody, max_user_events=settings.max_user_events)
+        self._slates: SlateLog | None = None
         self._stop = threading.Event()
-        # A daemon: a load that hangs on the network does not keep the process from ending.
+        # Daemons: a load that hangs on the network does not keep the process from ending.
         self._thread = threading.Thread(target=self._load, name="load-model", daemon=True)
+        self._watching = threading.Thread(target=self._watch, name="watch-model", daemon=True)
 
     @property
     def engine(self) -> Engine:
-        """The engine that answers.
+        """The engine that answers; to be asked for once per request, since the next call may give another.
 
         Raises:
             NotReadyError: none is loaded; the text says why.
         """
-        if self._engine is None:
+        engine = self._engine
+        if engine is None:
             raise NotReadyError(f"no model is loaded: {self._problem}")
-        return self._engine
+        return engine
+
+    def recommend(self, query: Query, *, waited_ms: float = 0.0) -> Slate:
+        """Return the best list that can be made now; `degraded_reason` says what was missing for a better one.
+
+        waited_ms: how long the request has waited already.
+
+        Raises:
+            RequestError: as the engine does.
+            NotReadyError: there is no model, and no recent events to go by.
+        """
+        engine, reason = self._engine, self._reason
+        if engine is None:
+            return self._recommend_popular(query)
+        walked = self._descent.walk(lambda rung: engine.recommend(query, rung=rung), waited_ms=waited_ms)
+        slate = walked.value
+        why = walked.reason or slate.degraded_reason or reason
+        if why is None:
+            return slate
+        if walked.reason is None:
+            self._on_event("degraded", rung=walked.rung.value, reason=str(why))
+        return replace(slate, degraded=True, rung=walked.rung, degraded_reason=str(why))
 
     def start(self) -> None:
         """Begin to load; returns at once."""
+        if self._open_engine is None:
+            self._slates = SlateLog(self.store)
         self._thread.start()
 
     def stop(self) -> None:
         """Stop loading and release the store."""
         self._stop.set()
-        if self._engine is not None:
+        if self._slates is not None:
+            self._slates.close()
+        self.store.close()
+        if self._engine is not None and self._open_engine is not None:
             self._engine.store.close()
+
+    def _recommend_popular(self, query: Query) -> Slate:
+        if self.settings.fallback == "off" or self._open_engine is not None:
+            return self.engine.recommend(query)  # raises, unless one was loaded just now
+        try:
+            slate = self._fallback.recommend(query)
+        except NotReadyError:
+            return self.engine.recommend(query)  # says why there is no model
+        self._on_event("degraded", rung=slate.rung.value, reason=str(slate.degraded_reason))
+        return slate
 
     def _load(self) -> None:
         retry_s = self._first_retry_s
@@ -63,7 +131,7 @@ class Service:
         try:
             while not self._stop.is_set() and self._engine is None:
                 try:
-                    self._engine = self._open_engine(self.settings)
+                    self._load_once()
                 except RecsysError as error:
                     self._problem = str(error)
                     if self._problem != reported:
@@ -74,6 +142,81 @@ class Service:
         finally:
             if self._engine is None and not self._stop.is_set():
                 self._problem = "loading it failed unexpectedly; the log of the service says why"
-        if self._engine is not None:
-            model = self._engine.model
-            logger.info("model %s version %s is loaded", model.name, model.version)
+        if self._engine is not None and self._open_engine is None and not self._stop.is_set():
+            self._watching.start()
+
+    def _load_once(self) -> None:
+        if self._open_engine is not None:
+            self._take(self._open_engine(self.settings), None)
+            return
+        self.store.try_open()
+        wanted: Wanted | None = None
+        try:
+            wanted = self._models.wanted()
+            self._take(self._models.open(wanted, self.store), None)
+        except RecsysError as error:
+            last = self._models.last_served()
+            is_away = isinstance(error, RegistryUnavailableError)
+            if last is None or (wanted is None and not is_away):
+                raise
+            if wanted is not None and not is_away:
+                if last.model.version == wanted.model.version:
+                    raise
+                self._watcher.refuse(wanted.model.version)
+            reason = Reason.REGISTRY_UNAVAILABLE if is_away else Reason.MODEL_REFUSED
+            logger.warning("version %s, which was served last, is served instead: %s", last.model.version, error)
+            self._take(self._models.open(last, self.store, is_remembered=False), reason)
+
+    def _watch(self) -> None:
+        poll_s = self.settings.poll_s if self._models.can_change else 0.0
+        # So that workers that were started together do not ask together.
+        jitter = random.Random()
+        next_s = time.monotonic() + poll_s * jitter.uniform(0.2, 1.0)
+        while not self._stop.wait(min(_TICK_S, poll_s or _TICK_S)):
+            try:
+                self._catch_up()
+                if poll_s and time.monotonic() >= next_s:
+                    self._look()
+                    next_s = time.monotonic() + poll_s * jitter.uniform(0.8, 1.2)
+            except Exception:
+                # A defect here must not leave the service with an old model for ever, and unnoticed.
+                self._on_event("defect", kind="watch")
+                logger.exception("the watch over the model failed and goes on")
+
+    def _look(self) -> None:
+        seen = self._watcher.look(self.engine.model)
+        if seen.engine is not None:
+            self._take(seen.engine, None)
+        elif seen.is_current:
+            self._reason = None
+
+    def _catch_up(self) -> None:
+        """Take in what the store has got since the last time, from this process and from others."""
+        if not self.store.try_open():
+            return
+        try:
+            self.engine.follower.catch_up()
+        except StoreError:
+            return  # logged and counted where the store failed
+
+    def _take(self, engine: Engine, reason: Reason | None) -> None:
+        """Answer from an engine from now on. The one before is gone once the last request that it answers has ended."""
+        old = self._engine
+        engine.on_served = self.on_served or engine.on_served
+        engine.on_slate = self._slates.add if self._slates is not None else None
+        self._engine, self._reason = engine, reason
+        model = engine.model
+        logger.info("model %s version %s is loaded", model.name, model.version)
+        if old is not None:
+            del old
+            self._on_event("model_swapped", version=model.version)
+            _give_memory_back()
+
+
+def _give_memory_back() -> None:
+    """Return what a released engine held to the system; the C library would keep it."""
+    gc.collect()
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (OSError, AttributeError):
+        return  # not the GNU C library

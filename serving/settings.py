@@ -84,6 +84,16 @@ class Settings(BaseModel):
         description="Secret that users' pseudonyms in the log are made with; left out, a new one at every start.",
     )
 
+    poll_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        15.0, description="Seconds between two looks at which version the alias names; 0 for never."
+    )
+    budget_ms: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
+        50.0, description="Milliseconds that a recommendation may take; below the full answer less work is done for it."
+    )
+    fallback: Literal["on", "off"] = Field(
+        "on", description="Whether popular items are answered while there is no model: on or off."
+    )
+
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Self:
         """Read the settings; an unset or empty variable takes the default.

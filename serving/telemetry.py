@@ -21,8 +21,12 @@ STAGES: Final = (
 )  # fmt: skip
 LANES: Final = ("reads", "writes")
 REFUSED: Final = ("full", "late", "gone")
-RUNGS: Final = ("without_encoder", "collaborative", "popular")
-REASONS: Final = ("budget", "encoder", "store", "model", "overload")
+RUNGS: Final = ("full", "without_encoder", "collaborative", "popular")
+REASONS: Final = (
+    "budget", "store_unavailable", "registry_unavailable", "model_refused", "no_model", "encoder_failed",
+    "ranker_failed", "internal",
+)  # fmt: skip
+NOTICES: Final = ("defect", "registry_error", "model_swapped", "model_refused", "store_error")
 CACHES: Final = ("histories", "texts", "keys", "similar")
 OUTCOMES: Final = ("hit", "miss")
 SLATES: Final = ("written", "dropped")
@@ -85,8 +89,15 @@ _memory: Final = Gauge(
     registry=_registry,
     multiprocess_mode="livesum",
 )
+_notices: Final = Counter(
+    "recsys_notices",
+    "What happened beside the requests: swaps, refused versions, calls that the registry or the store failed, defects.",
+    ["notice"],
+    registry=_registry,
+)
 METRICS: Final = (
     _requests, _latency, _stages, _errors, _degraded, _refused, _waiting, _cache, _slates, _events, _model, _memory,
+    _notices,
 )  # fmt: skip
 
 _process: Final = psutil.Process()
@@ -125,6 +136,14 @@ def count_error(code: str) -> None:
 def count_degraded(rung: str, reason: str) -> None:
     """Count a list made on a lower rung; see `RUNGS` and `REASONS`."""
     _degraded.labels(_closed(rung, RUNGS), _closed(reason, REASONS)).inc()
+
+
+def hear(name: str, **labels: str) -> None:
+    """Count what parts of the service give notice of; see `serving.notices`."""
+    if name == "degraded":
+        count_degraded(labels["rung"], labels["reason"])
+    else:
+        _notices.labels(_closed(name, NOTICES)).inc()
 
 
 def count_refused(lane: str, reason: str) -> None:

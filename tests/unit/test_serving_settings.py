@@ -31,6 +31,9 @@ def test_every_setting_is_read_from_its_variable() -> None:
         "RECSYS_PORT": "9000",
         "RECSYS_MAX_BODY_BYTES": "2000",
         "RECSYS_MAX_USER_EVENTS": "7",
+        "RECSYS_POLL_S": "2.5",
+        "RECSYS_BUDGET_MS": "30.5",
+        "RECSYS_FALLBACK": "off",
     }
 
     settings = Settings.from_environment(environ)

@@ -1,0 +1,163 @@
+"""A store that may be away: opened when it can be, and not asked again at once after it failed."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final
+
+from recsys.errors import RequestError
+from serving.errors import StoreError
+from serving.notices import OnEvent, unheard
+from serving.store import Added, Event, EventStore
+
+logger = logging.getLogger(__name__)
+
+REST_S: Final = 3.0
+_SLOW_S: Final = 0.1
+_FAST_FAILURES: Final = 3
+_WRITES: Final = ("add", "put", "delete", "revoke")
+
+
+class Breaker:
+    """Refuses calls for a while after one failed slowly, or three in a row failed; then lets one through to try.
+
+    A single fast failure stops nobody: it may be the fault of what was asked. clock: seconds, rising.
+    """
+
+    def __init__(self, rest_s: float = REST_S, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._rest_s = rest_s
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._failures = 0
+        self._until_s: float | None = None
+        self._cause = ""
+
+    def begin(self) -> float:
+        """Return when a call begins, to be handed to `succeeded` or `failed`.
+
+        Raises:
+            StoreError: it must not, as the last ones failed; the text says how.
+        """
+        now_s = self._clock()
+        with self._lock:
+            if self._until_s is not None:
+                if now_s < self._until_s:
+                    raise StoreError(f"{self._cause} (not asked again for {self._until_s - now_s:.1f} s)")
+                self._until_s = now_s + self._rest_s  # for all but this call
+        return now_s
+
+    def succeeded(self) -> None:
+        """Let everybody through again."""
+        if self._failures or self._until_s is not None:
+            with self._lock:
+                self._failures, self._until_s = 0, None
+
+    def failed(self, began_s: float, error: StoreError) -> bool:
+        """Take note of a failure; return whether it is the one that stops further calls."""
+        now_s = self._clock()
+        with self._lock:
+            self._failures += 1
+            was_open = self._until_s is not None
+            if was_open or self._failures >= _FAST_FAILURES or now_s - began_s >= _SLOW_S:
+                self._until_s, self._cause = now_s + self._rest_s, str(error)
+            return self._until_s is not None and not was_open
+
+
+class GuardedStore:
+    """An event store behind two breakers, one for reads and one for writes: a full disk leaves reading alone.
+
+    open_store: opens the store itself; called by `try_open` alone, so that no request waits for a connection that is
+    yet to be made. Every method of the store is here too and raises `StoreError` at once while the store is away.
+    """
+
+    def __init__(
+        self,
+        open_store: Callable[[], EventStore],
+        on_event: OnEvent = unheard,
+        *,
+        rest_s: float = REST_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._open_store = open_store
+        self._on_event = on_event
+        self._store: EventStore | None = None
+        self._problem = "the event store is not open yet; try again in a moment"
+        self._sides = {side: Breaker(rest_s, clock=clock) for side in ("reads", "writes")}
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the store was reached once; it may be away since."""
+        return self._store is not None
+
+    def try_open(self) -> bool:
+        """Open the store unless it is open; return whether it is. To be called from one thread."""
+        if self._store is None:
+            try:
+                self._store = self._open_store()
+            except StoreError as error:
+                self._on_event("store_error", side="open")
+                if str(error) != self._problem:
+                    logger.warning("served without the event store, which is tried again: %s", error)
+                self._problem = str(error)
+                return False
+            logger.info("the event store is open")
+        return True
+
+    def add(self, events: Sequence[Event], *, received_us: int) -> Added:
+        added: Added = self._call("add", events, received_us=received_us)
+        return added
+
+    def newest_of(self, user_id: str, limit: int) -> list[Event]:
+        events: list[Event] = self._call("newest_of", user_id, limit)
+        return events
+
+    def since(self, timestamp_us: int, **options: Any) -> Iterator[Event]:
+        return self._iterate("since", timestamp_us, **options)
+
+    def close(self) -> None:
+        if self._store is not None:
+            self._store.close()
+
+    def __getattr__(self, name: str) -> Any:
+        """Return a further method of the store, guarded alike."""
+        if name.startswith("_"):
+            raise AttributeError(name)
+        call = self._iterate if name.endswith("since") else self._call
+        return lambda *arguments, **options: call(name, *arguments, **options)
+
+    def _call(self, name: str, *arguments: Any, **options: Any) -> Any:
+        store = self._store
+        if store is None:
+            raise StoreError(self._problem)
+        side = "writes" if name.startswith(_WRITES) else "reads"
+        breaker = self._sides[side]
+        began_s = breaker.begin()
+        try:
+            result = getattr(store, name)(*arguments, **options)
+        except StoreError as error:
+            self._failed(side, began_s, error)
+            raise
+        except RequestError:  # the store has answered
+            breaker.succeeded()
+            raise
+        breaker.succeeded()
+        return result
+
+    def _iterate(self, name: str, *arguments: Any, **options: Any) -> Iterator[Any]:
+        store, breaker = self._store, self._sides["reads"]
+        if store is None:
+            raise StoreError(self._problem)
+        began_s = breaker.begin()
+        try:
+            # Each page is read only as it is reached.
+            yield from getattr(store, name)(*arguments, **options)
+        except StoreError as error:
+            self._failed("reads", began_s, error)
+            raise
+        breaker.succeeded()
+
+    def _failed(self, side: str, began_s: float, error: StoreError) -> None:
+        self._on_event("store_error", side=side)
+        if self._sides[side].failed(began_s, error):
+            logger.warning("%s of the event store rest for a moment: %s", side, error)
