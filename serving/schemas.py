@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -27,6 +28,7 @@ MAX_EVENTS: Final = 1_000
 MAX_ID_LENGTH: Final = 512
 MAX_EVENT_KIND_LENGTH: Final = 64
 MAX_TEXT_LENGTH: Final = 10_000
+MAX_BATCH_TEXT: Final = 100_000
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _EARLIEST_US: Final = (EARLIEST - _EPOCH) // timedelta(microseconds=1)
@@ -187,10 +189,26 @@ class EventIn(_Body):
         )
 
 
+def _check_text_of(events: list[EventIn]) -> list[EventIn]:
+    """Texts are read by the encoder while the caller waits: a batch shall not keep it busy for long."""
+    n_characters = sum(len(event.text) for event in events if event.text)
+    if n_characters > MAX_BATCH_TEXT:
+        raise PydanticCustomError(
+            "too_much_text",
+            "hold {n} characters of text; at most {most} are allowed in one batch: send it in parts",
+            {"n": n_characters, "most": MAX_BATCH_TEXT},
+        )
+    return events
+
+
 class EventBatch(_Body):
     """Events, taken whole or refused whole."""
 
-    events: Annotated[list[EventIn], Field(min_length=1, max_length=MAX_EVENTS, fail_fast=True)]
+    events: Annotated[
+        list[EventIn],
+        Field(min_length=1, max_length=MAX_EVENTS, fail_fast=True),
+        AfterValidator(_check_text_of),
+    ]
 
 
 class ModelOut(BaseModel):
