@@ -176,7 +176,7 @@ def test_keys_are_off_on_loopback_hosts_only() -> None:
     assert not needs_keys(Settings(auth="off"))
     assert needs_keys(Settings(auth="on"))
     assert needs_keys(Settings(host="0.0.0.0"))
-    with pytest.raises(ConfigError, match="allowed on a loopback host only, and RECSYS_HOST is '0.0.0.0'"):
+    with pytest.raises(ConfigError, match=r"allowed on a loopback host only, and RECSYS_HOST is '0.0.0.0'"):
         needs_keys(Settings(host="0.0.0.0", auth="off"))
 
 

@@ -88,7 +88,10 @@ def test_every_setting_is_documented_with_its_default(name: str) -> None:
 
 def test_every_code_of_a_refusal_is_documented() -> None:
     serving = Path(__file__).resolve().parents[2] / "serving"
-    source = "".join((serving / name).read_text(encoding="utf-8") for name in ("access.py", "protocol.py", "refusals.py", "strict.py"))
+    source = "".join(
+        (serving / name).read_text(encoding="utf-8")
+        for name in ("access.py", "protocol.py", "refusals.py", "strict.py")
+    )
     codes = set(re.findall(r'\d{3},\s+"([a-z_]+)"|\d{3}: "([a-z_]+)"', source))
     named = {first or second for first, second in codes}
 
