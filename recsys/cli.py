@@ -8,7 +8,17 @@ from typing import Annotated, Any, Final
 import typer
 from typer.core import TyperGroup
 
-from recsys import __version__, cli_data, cli_demo, cli_doctor, cli_export, cli_models, cli_serving, cli_training
+from recsys import (
+    __version__,
+    cli_data,
+    cli_demo,
+    cli_doctor,
+    cli_export,
+    cli_keys,
+    cli_models,
+    cli_serving,
+    cli_training,
+)
 from recsys.cli_output import forgive_unprintable, note, say
 from recsys.errors import RecsysError
 
@@ -77,6 +87,8 @@ for _command, _example in (
     (cli_demo.demo, "recsys demo"),
 ):
     app.command(epilog=f"Example: {_example}")(_command)
+
+app.add_typer(cli_keys.keys, name="keys")
 
 
 def main() -> None:

@@ -81,6 +81,9 @@ def serve(
     *,
     host: Annotated[str | None, typer.Option("--host", help="Address to listen on; left out, 127.0.0.1.")] = None,
     port: Annotated[int | None, typer.Option("--port", help="Port to listen on; left out, 8000.")] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", help="Processes that answer on the port; left out, 1.")
+    ] = None,
     alias: Alias = None,
     bundle: Bundle = None,
     model_name: ModelName = None,
@@ -98,6 +101,7 @@ def serve(
         settings_from(
             host=host,
             port=port,
+            workers=workers,
             alias=alias,
             bundle=bundle,
             model_name=model_name,

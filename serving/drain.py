@@ -5,6 +5,7 @@ import logging
 import signal
 import threading
 from collections.abc import Callable
+from contextvars import Context
 from types import FrameType
 from typing import Any
 
@@ -37,7 +38,8 @@ class Drain:
                 stop(signum, frame)
                 return
             self._ending.set()
-            loop.call_soon_threadsafe(self._stop_later, loop, lambda: stop(signum, frame))
+            # In a context of its own: the log line does not belong to the request that the signal interrupts.
+            loop.call_soon_threadsafe(self._stop_later, loop, lambda: stop(signum, frame), context=Context())
 
         signal.signal(signal.SIGTERM, begin)
 

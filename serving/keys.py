@@ -13,6 +13,7 @@ from typing import Final, Protocol
 
 from recsys.errors import ConfigError
 from serving.errors import StoreError
+from serving.stored import StoredKey
 
 SCOPES: Final = ("read", "events", "admin")
 
@@ -24,19 +25,6 @@ _FORM: Final = re.compile(rf"{_PREFIX}_([0-9a-f]{{{2 * _ID_BYTES}}})_([0-9A-Za-z
 _MAX_NAME: Final = 100
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class StoredKey:
-    """An API key, of which only a salted hash is kept. revoked_us: None while it opens."""
-
-    key_id: str
-    name: str
-    scopes: tuple[str, ...]
-    salt: bytes
-    hash: bytes
-    created_us: int
-    revoked_us: int | None = None
 
 
 class KeyStore(Protocol):

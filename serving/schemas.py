@@ -2,7 +2,8 @@
 
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, Discriminator, Field, Tag
+from pydantic import AfterValidator, BaseModel, Discriminator, Field, Tag
+from pydantic_core import PydanticCustomError
 
 from features.rungs import Rung
 from recsys.schema import Warmth
@@ -20,6 +21,7 @@ MAX_TEXT_LENGTH: Final = 10_000
 MAX_DESCRIPTION_LENGTH: Final = 100_000
 MAX_LABELS: Final = 1_000
 MAX_ATTRIBUTES: Final = 100
+MAX_BATCH_TEXT: Final = 100_000
 
 Label = Annotated[str, Field(min_length=1, max_length=512, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
 AttributeName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
@@ -154,10 +156,26 @@ class EventIn(Body):
         )
 
 
+def _check_text_of(events: list[EventIn]) -> list[EventIn]:
+    """Texts are read by the encoder while the caller waits: a batch shall not keep it busy for long."""
+    n_characters = sum(len(event.text) for event in events if event.text)
+    if n_characters > MAX_BATCH_TEXT:
+        raise PydanticCustomError(
+            "too_much_text",
+            "hold {n} characters of text; at most {most} are allowed in one batch: send it in parts",
+            {"n": n_characters, "most": MAX_BATCH_TEXT},
+        )
+    return events
+
+
 class EventBatch(Body):
     """Events, taken whole or refused whole."""
 
-    events: Annotated[list[EventIn], Field(min_length=1, max_length=MAX_EVENTS, fail_fast=True)]
+    events: Annotated[
+        list[EventIn],
+        Field(min_length=1, max_length=MAX_EVENTS, fail_fast=True),
+        AfterValidator(_check_text_of),
+    ]
 
 
 class ModelOut(BaseModel):

@@ -31,9 +31,25 @@ def test_every_setting_is_read_from_its_variable() -> None:
         "RECSYS_PORT": "9000",
         "RECSYS_MAX_BODY_BYTES": "2000",
         "RECSYS_MAX_USER_EVENTS": "7",
+        "RECSYS_MAX_USERS": "77",
+        "RECSYS_LIVE_ITEMS": "5",
         "RECSYS_POLL_S": "2.5",
         "RECSYS_BUDGET_MS": "30.5",
         "RECSYS_FALLBACK": "off",
+        "RECSYS_WORKERS": "3",
+        "RECSYS_THREADS": "2",
+        "RECSYS_MAX_WAITING": "9",
+        "RECSYS_MAX_WAIT_MS": "12.5",
+        "RECSYS_MAX_WRITE_WAIT_MS": "99.5",
+        "RECSYS_BODY_TIMEOUT_S": "1.5",
+        "RECSYS_KEEP_ALIVE_S": "75",
+        "RECSYS_DRAIN_DELAY_S": "2.5",
+        "RECSYS_DRAIN_S": "20",
+        "RECSYS_AUTH": "on",
+        "RECSYS_KEY_CACHE_S": "0.5",
+        "RECSYS_LOG_FORMAT": "plain",
+        "RECSYS_LOG_LEVEL": "DEBUG",
+        "RECSYS_LOG_SECRET": "hush",
     }
 
     settings = Settings.from_environment(environ)
@@ -77,7 +93,10 @@ def test_every_setting_is_documented_with_its_default(name: str) -> None:
 
 def test_every_code_of_a_refusal_is_documented() -> None:
     serving = Path(__file__).resolve().parents[2] / "serving"
-    source = "".join((serving / name).read_text(encoding="utf-8") for name in ("refusals.py", "strict.py"))
+    source = "".join(
+        (serving / name).read_text(encoding="utf-8")
+        for name in ("access.py", "protocol.py", "refusals.py", "strict.py")
+    )
     codes = set(re.findall(r'\d{3},\s+"([a-z_]+)"|\d{3}: "([a-z_]+)"', source))
     named = {first or second for first, second in codes}
 
