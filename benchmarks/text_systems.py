@@ -11,7 +11,7 @@ from benchmarks.suites import Trial
 from recsys.evaluation.metrics import PerRequestMetrics
 from recsys.models.content_map import ContentMap
 from recsys.models.factors import ItemFactors
-from recsys.retrieval.sources import history_profile
+from recsys.retrieval.asked import history_profile
 from recsys.splits import Fold
 from training.collaborative import fit_factors
 from training.desk import seed_for

@@ -5,6 +5,7 @@ computed beside it.
 """
 
 import re
+from collections.abc import Sequence
 from typing import Final, Protocol
 
 import numpy as np
@@ -50,13 +51,21 @@ def feature_names(models: FittedModels, items: ItemTable) -> dict[str, str]:
     return names
 
 
-def feature_rows(models: FittedModels, items: ItemTable, request: Request, candidate_idx: Int32) -> Float32:
+def feature_rows(
+    models: FittedModels, items: ItemTable, request: Request, candidate_idx: Int32, *, without: Sequence[str] = ()
+) -> Float32:
     """Return the features of candidates `(n,)` as of a request, float32 `(n, n_features)`, NaN where unknown.
+
+    without: groups whose columns are left unknown.
 
     Columns are those of `feature_names`. The caller keeps what lies after `request.as_of_us` out of the history;
     counters are read as of that moment.
     """
     context = RequestContext.build(models, items, request, candidate_idx)
-    return np.ascontiguousarray(
-        np.hstack([GROUPS[group].compute(context) for group in models.config.features.groups]), dtype=np.float32
-    )
+    columns = [
+        np.full((len(context), len(GROUPS[group].names(context))), np.nan, np.float32)
+        if group in without
+        else GROUPS[group].compute(context)
+        for group in models.config.features.groups
+    ]
+    return np.ascontiguousarray(np.hstack(columns), dtype=np.float32)

@@ -3,6 +3,7 @@
 import numpy as np
 
 from features.context import Float32, RequestContext, share_below
+from recsys.models.factors import unit_rows
 
 _N_LAST = 3
 
@@ -32,20 +33,21 @@ def compute(context: RequestContext) -> Float32:
     rows = np.full((len(context), 14), np.nan, np.float32)
     if not len(context.history):
         return rows
+    asked, history, candidates = context.asked, context.history, context.candidate_idx
     factors, covisitation = context.models.factors, context.models.covisitation
-    candidates = context.candidate_idx
-    rows[:, 0] = factors.placed[candidates] @ context.user_factor
+    placed = factors.placed[candidates]  # (n, d)
+    rows[:, 0] = placed @ asked.user_factor
     rows[:, 1] = share_below(rows[:, 0])
-    cosines = factors.unit_placed[candidates] @ factors.unit_placed[context.recent_idx].T  # (n, h)
+    cosines = unit_rows(placed) @ unit_rows(factors.placed[context.recent_idx]).T  # (n, h)
     rows[:, 2] = cosines[:, -1]
     rows[:, 3] = cosines.max(axis=1)
     rows[:, 4] = cosines.mean(axis=1)
-    rows[:, 5] = covisitation.score(context.history)[candidates]
+    rows[:, 5] = asked.covisitation(history).at(candidates)
     rows[:, 6] = share_below(rows[:, 5])
-    for place, item in enumerate(context.recent_idx[: -_N_LAST - 1 : -1]):
-        rows[:, 7 + place] = covisitation.row(int(item))[candidates]
-    rows[:, 10] = context.models.ease.score(context.history)[candidates]
+    for place, item in enumerate(context.recent_idx[: -_N_LAST - 1 : -1].tolist()):
+        rows[:, 7 + place] = covisitation.between(item, candidates)
+    rows[:, 10] = asked.ease(history).at(candidates)
     rows[:, 11] = share_below(rows[:, 10])
-    rows[:, 12] = context.models.next_item.score(context.history)[candidates]
+    rows[:, 12] = asked.next_item(history).at(candidates)
     rows[:, 13] = share_below(rows[:, 12])
     return rows

@@ -1,14 +1,17 @@
 """What all feature groups share about one request: computed once, read by each."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
+from recsys.catalogue import NO_TIME, Catalogue
 from recsys.config import FeatureConfig
 from recsys.histories import History, Request
 from recsys.models.fitted import FittedModels
+from recsys.retrieval.asked import Asked
 
 Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
@@ -20,42 +23,83 @@ N_RECENT = 20
 _TASTE_DECAY = 0.95
 
 
+class ItemValues:
+    """Attribute values of each item, one row after the other; rows may be replaced while others read.
+
+    start, count: int64 `(n_rows,)`, where a row's values lie in `columns`, int32.
+    """
+
+    def __init__(self, values: sp.csr_matrix, n_rows: int) -> None:
+        self.n_values = values.shape[1]
+        self.columns: Int32 = values.indices.astype(np.int32, copy=False)
+        self.start = np.zeros(n_rows, np.int64)
+        self.count = np.zeros(n_rows, np.int64)
+        self.start[: values.shape[0]] = values.indptr[:-1]
+        self.count[: values.shape[0]] = np.diff(values.indptr)
+
+    def of(self, rows: Int32) -> tuple[Int32, Int64]:
+        """Return the values of some rows, and for each the place of its row among them."""
+        start, count = self.start[rows], self.count[rows]
+        place = np.repeat(np.arange(len(rows)), count)
+        within = np.arange(len(place)) - np.repeat(np.cumsum(count) - count, count)
+        return self.columns[start[place] + within], place
+
+    def put(self, row: int, columns: Int32) -> None:
+        """Replace the values of a row."""
+        start = len(self.columns)
+        self.columns = np.append(self.columns, columns)
+        self.count[row] = 0  # for readers in between
+        self.start[row] = start
+        self.count[row] = len(columns)
+
+
 @dataclass(frozen=True)
 class ItemTable:
-    """Per-item arrays that features read, derived once from fitted models. All have `n_items` rows."""
+    """Per-item arrays that features read, derived once from fitted models. All have `models.n_rows` rows."""
 
-    values: sp.csr_matrix  # float32, attribute values
+    values: ItemValues
     value_field: Int32
     field_names: tuple[str, ...]
     numeric: Float32
     numeric_names: tuple[str, ...]
     numeric_scale: Float32  # (n_numeric,) spread of each numeric attribute
-    static: Float32  # (n_items, n_static) columns that do not depend on the request
+    static: Float32  # (n_rows, n_static) columns that do not depend on the request
     static_names: tuple[str, ...]
     created_at_us: Int64
 
     @staticmethod
     def build(models: FittedModels) -> "ItemTable":
-        catalogue = models.catalogue
-        numeric = catalogue.numeric
+        catalogue, n_rows = models.catalogue, models.n_rows
+        numeric = np.full((n_rows, catalogue.numeric.shape[1]), np.nan, np.float32)
+        created_at_us = np.full(n_rows, NO_TIME, np.int64)
+        static = np.full((n_rows, 3 + numeric.shape[1]), np.nan, np.float32)
         spread = np.ones(numeric.shape[1], np.float32)
-        for column in range(numeric.shape[1]):
-            present = numeric[np.isfinite(numeric[:, column]), column]
+        for column, numbers in enumerate(catalogue.numeric.T):
+            present = numbers[np.isfinite(numbers)]
             if len(present) and (deviation := np.float32(present.std(dtype=np.float64))) > 0:
                 spread[column] = deviation
-        text_length = np.asarray([len(text) for text in catalogue.texts], np.float32)
-        n_values = np.diff(catalogue.values.indptr).astype(np.float32)
-        is_warm = models.factors.is_warm.astype(np.float32)
-        return ItemTable(
-            values=catalogue.values,
+        table = ItemTable(
+            values=ItemValues(catalogue.values, n_rows),
             value_field=catalogue.value_field,
             field_names=tuple(catalogue.value_fields),
             numeric=numeric,
             numeric_names=tuple(catalogue.numeric_fields),
             numeric_scale=spread,
-            static=np.column_stack([np.log1p(text_length), n_values, is_warm, numeric]).astype(np.float32),
+            static=static,
             static_names=("text_length", "n_attribute_values", "is_warm", *catalogue.numeric_fields),
-            created_at_us=catalogue.created_at_us,
+            created_at_us=created_at_us,
+        )
+        table.fill(np.arange(len(catalogue)), catalogue, models.factors.is_warm[: len(catalogue)])
+        return table
+
+    def fill(self, rows: npt.NDArray[np.integer], items: Catalogue, is_warm: npt.NDArray[np.bool_]) -> None:
+        """Write what is known of some items, in the columns of the models' catalogue, but for their values."""
+        text_length = np.asarray([len(text) for text in items.texts], np.float32)
+        n_values = np.diff(items.values.indptr).astype(np.float32)
+        self.numeric[rows] = items.numeric
+        self.created_at_us[rows] = items.created_at_us
+        self.static[rows] = np.column_stack(
+            [np.log1p(text_length), n_values, is_warm.astype(np.float32), items.numeric]
         )
 
 
@@ -63,8 +107,8 @@ class ItemTable:
 class RequestContext:
     """One request with its candidates, and what several groups need of them.
 
-    history: the latest `max_history` interactions. session: those since the last long pause. user_factor: float32
-    `(d,)`. candidate_idx: int32 `(n,)`. given: whether the caller named the candidates.
+    history: the latest `max_history` interactions. session: those since the last long pause. asked: the request with
+    what its sources computed. candidate_idx: int32 `(n,)`. given: whether the caller named the candidates.
     """
 
     models: FittedModels
@@ -74,7 +118,7 @@ class RequestContext:
     candidate_idx: Int32
     history: History
     session: History
-    user_factor: Float32
+    asked: Asked
     given: bool
     recent_idx: Int32 = field(default_factory=lambda: np.empty(0, np.int32))
 
@@ -90,7 +134,7 @@ class RequestContext:
             candidate_idx=candidate_idx,
             history=history,
             session=current_session(history, request.as_of_us, int(config.session_gap_minutes * MINUTE_US)),
-            user_factor=models.factors.fold_in(request.history),
+            asked=Asked.of(models, request),
             given=request.candidates is not None,
             recent_idx=history.item_idx[-N_RECENT:],
         )
@@ -103,21 +147,27 @@ class RequestContext:
 
         Each field's part sums to 1, so that a match is the share of the history (newest first, 0.95 per step) with it.
         """
-        profile = np.zeros(self.items.values.shape[1], np.float32)
+        profile = np.zeros(self.items.values.n_values, np.float32)
         if not len(history) or not len(profile):
             return profile
         decay = np.float32(_TASTE_DECAY) ** np.arange(len(history) - 1, -1, -1, dtype=np.float32)
-        profile = (decay @ self.items.values[history.item_idx]).astype(np.float32)
+        values, place = self.items.values.of(history.item_idx)
+        profile = np.bincount(values, weights=decay[place], minlength=len(profile)).astype(np.float32)
         totals = np.bincount(self.items.value_field, weights=profile, minlength=len(self.items.field_names))
         return (profile / np.maximum(totals, 1e-9)[self.items.value_field]).astype(np.float32)
 
     def matches(self, profile: Float32) -> Float32:
         """Return how well each candidate's values fit a profile, per field, float32 `(n, n_fields)`."""
         n_fields = len(self.items.field_names)
-        rows = self.items.values[self.candidate_idx]
-        place = np.repeat(np.arange(len(self)), np.diff(rows.indptr)) * n_fields + self.items.value_field[rows.indices]
-        sums = np.bincount(place, weights=profile[rows.indices], minlength=len(self) * n_fields)
+        values, place = self._value_places
+        sums = np.bincount(place, weights=profile[values], minlength=len(self) * n_fields)
         return sums.reshape(len(self), n_fields).astype(np.float32)
+
+    @cached_property
+    def _value_places(self) -> tuple[Int32, Int64]:
+        """Return the candidates' values, one after the other, and of each its place in `(n, n_fields)`."""
+        values, row = self.items.values.of(self.candidate_idx)
+        return values, row * len(self.items.field_names) + self.items.value_field[values]
 
 
 def current_session(history: History, as_of_us: int, gap_us: int) -> History:

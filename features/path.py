@@ -4,20 +4,31 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
+import scipy.sparse as sp
 
 from features.assemble import feature_names, feature_rows
 from features.context import ItemTable
+from features.rungs import Rung
 from recsys.histories import Request
 from recsys.models.fitted import FittedModels
+from recsys.retrieval.asked import Asked
 from recsys.retrieval.blend import Candidates, blend
-from recsys.retrieval.diversify import category_matrix, diversified, pool_size
-from recsys.retrieval.index import build_index
+from recsys.retrieval.diversify import diversified, pool_size
+from recsys.retrieval.index import Indexes
 from recsys.retrieval.sources import build_sources
+from recsys.schema import Col
 
+Bool = npt.NDArray[np.bool_]
 Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
 
 _NOTHING = np.empty(0, np.int32)
+# What a rung that goes without something retrieves from; every source on the others.
+_SOURCES = {
+    Rung.WITHOUT_ENCODER: ("als", "ease", "next_item", "covisitation", "popular"),
+    Rung.COLLABORATIVE: ("als", "next_item", "covisitation", "popular"),
+    Rung.POPULAR: ("popular",),
+}
 
 
 @dataclass(frozen=True)
@@ -41,40 +52,63 @@ class Ranking:
 
 
 class RankingPath:
-    """Retrieves, computes features and ranks with one set of fitted models."""
+    """Retrieves, computes features and ranks with one set of fitted models.
 
-    def __init__(self, models: FittedModels) -> None:
+    indexes: vector indexes that exist already; None builds them.
+    """
+
+    def __init__(self, models: FittedModels, indexes: Indexes | None = None) -> None:
         self.models = models
         self.items = ItemTable.build(models)
-        self.sources = build_sources(models)
+        self.indexes = indexes or Indexes(models.config.retrieval.exact_below)
+        self.sources = build_sources(models, self.indexes)
         self.feature_groups = feature_names(models, self.items)
-        self._text_index = build_index(models.item_embeddings, exact_below=models.config.retrieval.exact_below)
-        self._factor_index = build_index(models.factors.unit_placed, exact_below=models.config.retrieval.exact_below)
-        self._categories = category_matrix(models.catalogue)
+        self.n_fitted = len(models.catalogue)
+        # bool (n_rows,): the items that may be recommended; False for free rows and for items that were taken out.
+        self.is_listed = np.arange(models.n_rows) < self.n_fitted
+        self._text_index = self.indexes.of("text", models.item_embeddings)
+        self._factor_index = self.indexes.of("unit_factors", models.factors.unit_placed)
 
     @property
     def feature_names(self) -> tuple[str, ...]:
         return tuple(self.feature_groups)
 
-    def candidates(self, request: Request, *, exclude: Int32 = _NOTHING) -> Candidates:
+    def candidates(
+        self, request: Request, *, exclude: Int32 = _NOTHING, allowed: Bool | None = None, rung: Rung = Rung.FULL
+    ) -> Candidates:
         """Return what the sources propose, or the request's own candidates; see `recsys.retrieval.blend`."""
-        config = self.models.config.retrieval
-        return blend(self.sources, request, config, n_items=len(self.models.catalogue), exclude=exclude)
+        return blend(
+            [source for source in self.sources if source.name in _SOURCES.get(rung, (source.name,))],
+            Asked.of(self.models, request),
+            self.models.config.retrieval,
+            n_items=self.models.n_rows,
+            exclude=exclude,
+            allowed=self._listed(allowed),
+        )
 
-    def rows(self, request: Request, candidate_idx: Int32) -> Float32:
+    def rows(self, request: Request, candidate_idx: Int32, *, rung: Rung = Rung.FULL) -> Float32:
         """Return feature rows, float32 `(n, n_features)`; see `features.assemble`."""
-        return feature_rows(self.models, self.items, request, candidate_idx)
+        without = ("text",) if rung == Rung.WITHOUT_ENCODER else ()
+        return feature_rows(self.models, self.items, request, candidate_idx, without=without)
 
-    def rank(self, request: Request, *, exclude: Int32 = _NOTHING) -> Ranking:
+    def rank(
+        self, request: Request, *, exclude: Int32 = _NOTHING, allowed: Bool | None = None, rung: Rung = Rung.FULL
+    ) -> Ranking:
         """Return the request's candidates in the ranker's order, best first.
 
-        Without a ranker the fused retrieval order stands, with falling scores. `exclude` does not touch candidates
-        that the request itself names.
+        Without a ranker, and on the rungs that go without it, the fused retrieval order stands, with falling scores and
+        no feature rows. `exclude` and `allowed` (bool `(n_rows,)`, None for all) do not touch candidates that the
+        request itself names.
         """
-        found = self.candidates(request, exclude=exclude)
-        rows = self.rows(request, found.item_idx)
+        asked = Asked.of(self.models, request)
+        found = self.candidates(asked, exclude=exclude, allowed=allowed, rung=rung)
         ranker = self.models.ranker
-        score = ranker.score(rows) if ranker is not None else -np.arange(len(found), dtype=np.float32)
+        if ranker is None or rung in (Rung.COLLABORATIVE, Rung.POPULAR):
+            score = -np.arange(len(found), dtype=np.float32)
+            rows = np.empty((len(found), 0), np.float32) if ranker is not None else self.rows(asked, found.item_idx)
+        else:
+            rows = self.rows(asked, found.item_idx, rung=rung)
+            score = ranker.score(rows)
         order = np.argsort(-score, kind="stable")
         return Ranking(
             found.item_idx[order],
@@ -84,6 +118,11 @@ class RankingPath:
             rows[order],
             self.feature_names,
         )
+
+    def _listed(self, allowed: Bool | None) -> Bool | None:
+        if self.models.n_rows == self.n_fitted and self.is_listed.all():
+            return allowed
+        return self.is_listed if allowed is None else self.is_listed & allowed
 
     def diversify(self, ranking: Ranking, n: int, diversity: float) -> Ranking:
         """Return a ranking whose first `n` items are less alike, the others behind them in their order.
@@ -95,7 +134,7 @@ class RankingPath:
             RequestError: `diversity` is outside 0..1.
         """
         pool = ranking.item_idx[: pool_size(n)]
-        first = diversified(self.models.item_embeddings[pool], self._categories[pool], n, diversity)
+        first = diversified(self.models.item_embeddings[pool], self._categories(pool), n, diversity)
         is_first = np.zeros(len(ranking.item_idx), np.bool_)
         is_first[first] = True
         order = np.concatenate([first, np.flatnonzero(~is_first)])
@@ -109,15 +148,26 @@ class RankingPath:
 
     def similar(self, item_idx: int, n: int, *, exclude: Int32 = _NOTHING) -> tuple[Int32, Float32]:
         """Return at most `n` items like one item, and scores in [-1, 1]: mean of text and factor cosine, best first."""
-        wanted = n + len(exclude) + 1
         embeddings, factors = self.models.item_embeddings, self.models.factors.unit_placed
+        allowed = self.is_listed.copy()
+        allowed[exclude] = False
+        allowed[item_idx] = False
         near = np.union1d(
-            self._text_index.search(embeddings[item_idx], wanted), self._factor_index.search(factors[item_idx], wanted)
+            self._text_index.search(embeddings[item_idx], n, allowed),
+            self._factor_index.search(factors[item_idx], n, allowed),
         ).astype(np.int32)
-        near = near[~np.isin(near, exclude) & (near != item_idx)]
         score = 0.5 * (embeddings[near] @ embeddings[item_idx] + factors[near] @ factors[item_idx])
         order = np.lexsort((near, -score))[:n]
         return near[order], score[order].astype(np.float32)
+
+    def _categories(self, rows: Int32) -> sp.csr_matrix:
+        """Return the categories of some items, CSR `(n, n_values)`."""
+        values, place = self.items.values.of(rows)
+        names = self.items.field_names
+        field = names.index(Col.CATEGORIES) if Col.CATEGORIES in names else -1
+        kept = self.items.value_field[values] == field
+        ones = np.ones(int(kept.sum()), np.float32)
+        return sp.csr_matrix((ones, (place[kept], values[kept])), shape=(len(rows), self.items.values.n_values))
 
     def record(self, item_idx: int, timestamp_us: int, *, kind: str, weight: float = 1.0) -> None:
         """Count a live event; kind is `interactions`, `shown` or `clicked`. Safe to call from several threads."""

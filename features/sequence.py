@@ -16,11 +16,10 @@ def compute(context: RequestContext) -> Float32:
     The softmax is over the candidates. NaN without a history, or where the model was switched off.
     """
     rows = np.full((len(context), 3), np.nan, np.float32)
-    model = context.models.sequence
-    if model is None or not len(context.history) or not len(context):
+    model, user = context.models.sequence, context.asked.sequence_vector
+    if model is None or user is None or not len(context.history) or not len(context):
         return rows
-    user = model.user_vector(context.request.history)
-    scores = model.item_vectors[context.candidate_idx] @ user + model.item_bias[context.candidate_idx]
+    scores = model.biased_vectors[context.candidate_idx] @ np.append(user, np.float32(1.0))
     rows[:, 0] = scores
     rows[:, 1] = share_below(scores)
     highest = scores.max()

@@ -3,7 +3,6 @@
 import numpy as np
 
 from features.context import Float32, RequestContext, share_below
-from recsys.retrieval.sources import history_profile
 
 _TOP = 3
 
@@ -34,13 +33,13 @@ def compute(context: RequestContext) -> Float32:
     embeddings = context.models.item_embeddings
     candidates = embeddings[context.candidate_idx]  # (n, d)
     recent = candidates @ embeddings[context.recent_idx].T  # (n, h)
-    rows[:, 0] = candidates @ history_profile(embeddings, context.history)
+    rows[:, 0] = candidates @ context.asked.text_profile(context.history)
     rows[:, 1] = share_below(rows[:, 0])
     if len(context.session):
-        rows[:, 2] = candidates @ history_profile(embeddings, context.session)
+        rows[:, 2] = candidates @ context.asked.text_profile(context.session)
     rows[:, 3] = recent[:, -1]
     rows[:, 4] = recent.max(axis=1)
     rows[:, 5] = np.sort(recent, axis=1)[:, -_TOP:].mean(axis=1)
-    rows[:, 6] = context.models.factors.content[context.candidate_idx] @ context.user_factor
+    rows[:, 6] = context.models.factors.content[context.candidate_idx] @ context.asked.user_factor
     rows[:, 7] = share_below(rows[:, 6])
     return rows

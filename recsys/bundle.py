@@ -1,8 +1,8 @@
 """One trained system as one folder: whole, unchanged and of one piece, or refused.
 
 Files: manifest.json, items.parquet, users.parquet, arrays.safetensors (embeddings and factors), covisitation.npz,
-ease.npz, next_item.npz, log.npz, counters.npz, ranker.txt, and where there are such parts sentiment.npz, seen.npz,
-sequence/ and encoder/. Nothing in it can run code when read.
+ease.npz, next_item.npz, log.npz, counters.npz, ranker.txt, and where there are such parts content_map.npz,
+sentiment.npz, seen.npz, sequence/ and encoder/. Nothing in it can run code when read.
 """
 
 import hashlib
@@ -34,6 +34,7 @@ from recsys.counters import COUNTER_KINDS, BucketCounts, Counters
 from recsys.errors import BundleError
 from recsys.histories import InteractionLog
 from recsys.ids import IdMap
+from recsys.models.content_map import ContentMap
 from recsys.models.covisitation import Covisitation
 from recsys.models.encoder import TextEncoder
 from recsys.models.factors import ItemFactors
@@ -203,6 +204,8 @@ def _write_files(models: FittedModels, encoder_folder: Path | None, folder: Path
             "alpha": repr(factors.alpha),
         },
     )
+    if factors.content_map is not None:
+        _save_npz(folder / "content_map.npz", **factors.content_map.arrays())
     sp.save_npz(folder / "covisitation.npz", models.covisitation.transitions)
     sp.save_npz(folder / "ease.npz", models.ease.weights)
     sp.save_npz(folder / "next_item.npz", models.next_item.weights)
@@ -237,6 +240,7 @@ def _read_models(folder: Path, manifest: Manifest) -> FittedModels:
         log = _load_npz(folder / "log.npz")
         seen = _load_npz(folder / "seen.npz") if (folder / "seen.npz").is_file() else None
         counts = _load_npz(folder / "counters.npz")
+        content_map = _load_npz(folder / "content_map.npz") if (folder / "content_map.npz").is_file() else None
         transitions = sp.load_npz(folder / "covisitation.npz").tocsr()
         ease = sp.load_npz(folder / "ease.npz").tocsr()
         next_item = sp.load_npz(folder / "next_item.npz").tocsr()
@@ -263,6 +267,7 @@ def _read_models(folder: Path, manifest: Manifest) -> FittedModels:
             is_warm=tensors["is_warm"],
             regularization=float(metadata["regularization"]),
             alpha=float(metadata["alpha"]),
+            content_map=None if content_map is None else ContentMap.of_arrays(content_map),
         ),
         covisitation=Covisitation(transitions, config.covisitation.history_length, config.covisitation.history_decay),
         ease=Ease(ease),

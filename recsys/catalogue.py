@@ -1,20 +1,24 @@
 """The items as arrays: ids, titles, texts, categories, ages and attributes."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 import scipy.sparse as sp
 
+from recsys.errors import DataError
 from recsys.ids import IdMap
 from recsys.schema import Col
-from recsys.text import item_texts
+from recsys.text import item_text, item_texts
 
 NO_TIME: Final = np.iinfo(np.int64).min
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _STANDARD: Final = frozenset(Col)
 _LARGEST: Final = 1e30  # differences of two such numbers are still within float32
 _MAX_LABEL_WORDS: Final = 6  # longer attribute values are prose: text for the encoder, no label to match on
@@ -64,6 +68,47 @@ class Catalogue:
             numeric_fields=[],
         )
 
+    def like(self, items: Sequence[Mapping[str, Any]], text_fields: Sequence[str]) -> "Catalogue":
+        """Return further items in the columns of this catalogue; values that it lacks are part of the text alone.
+
+        items: by column; `item_id` is needed, `created_at` is a datetime, missing columns are missing values.
+
+        Raises:
+            DataError: a value does not fit its column; the message names both.
+        """
+        columns = self.table.columns
+        ordered = [{name: item.get(name) for name in columns} | dict(item) for item in items]
+        numeric = np.full((len(items), len(self.numeric_fields)), np.nan, np.float32)
+        rows: list[int] = []
+        cols: list[int] = []
+        for row, item in enumerate(ordered):
+            for f, name in enumerate(self.numeric_fields):
+                numeric[row, f] = _number(name, item[name])
+            for f, name in enumerate(self.value_fields):
+                known = {self._value_columns.get((f, value), -1) for value in _labels(name, item[name])}
+                cols.extend(sorted(known - {-1}))
+                rows.extend([row] * len(known - {-1}))
+        values = sp.csr_matrix(
+            (np.ones(len(rows), np.float32), (rows, cols)), shape=(len(items), len(self.value_names)), dtype=np.float32
+        )
+        created = [item.get(Col.CREATED_AT) for item in ordered]
+        return replace(
+            self,
+            ids=IdMap(str(item[Col.ITEM_ID]) for item in ordered),
+            table=pl.DataFrame({name: [item.get(name) for item in ordered] for name in (Col.ITEM_ID, Col.TITLE)}),
+            texts=[item_text(item, text_fields) for item in ordered],
+            created_at_us=np.array([NO_TIME if time is None else _us(time) for time in created], np.int64),
+            values=values,
+            numeric=numeric,
+        )
+
+    @cached_property
+    def _value_columns(self) -> dict[tuple[int, str], int]:
+        return {
+            (int(field), name): column
+            for column, (field, name) in enumerate(zip(self.value_field, self.value_names, strict=True))
+        }
+
     @staticmethod
     def from_items(items: pl.DataFrame, text_fields: Sequence[str], *, min_value_count: int = 2) -> "Catalogue":
         """Build the arrays from a validated items table.
@@ -100,6 +145,28 @@ class Catalogue:
             np.ascontiguousarray(numeric, dtype=np.float32),
             numeric_fields,
         )
+
+
+def _number(name: str, value: Any) -> float:
+    if value is None:
+        return float("nan")
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise DataError(f"{name} is a number in this catalogue (got {value!r}); send a number, or leave it out")
+    return min(max(float(value), -_LARGEST), _LARGEST)
+
+
+def _labels(name: str, value: Any) -> set[str]:
+    if value is None:
+        return set()
+    if isinstance(value, list | tuple):
+        return {str(each) for each in value}
+    if isinstance(value, dict):
+        raise DataError(f"{name} is a label or a list of labels in this catalogue (got {value!r}); send a string")
+    return {str(value)}
+
+
+def _us(time: datetime) -> int:
+    return (time - _EPOCH) // timedelta(microseconds=1)
 
 
 def as_float32(column: str) -> pl.Expr:

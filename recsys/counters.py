@@ -5,9 +5,9 @@ read while training from a finished log is what was readable at that moment.
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ import numpy.typing as npt
 Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
+
 
 COUNTER_KINDS: Final = ("interactions", "shown", "clicked")
 
@@ -133,6 +134,18 @@ class Counters:
         init=False, repr=False, default_factory=lambda: {kind: _LiveEvents() for kind in COUNTER_KINDS}
     )
     _lock: threading.Lock = field(init=False, repr=False, default_factory=threading.Lock)
+    _n_kept: int = field(init=False, repr=False, default=0)
+    # By what is read: the moment as whole buckets, and what was read of every item then.
+    _kept: dict[tuple[Any, ...], tuple[tuple[int, ...], npt.NDArray[Any]]] = field(
+        init=False, repr=False, default_factory=dict
+    )
+
+    def keep_for(self, n_rows: int) -> None:
+        """Keep the counts of items `0..n_rows` from one reading to the next, as long as no bucket ends.
+
+        Worth it where many requests are of one moment, as in service, and not where each is of its own, as in training.
+        """
+        self._n_kept = n_rows
 
     def record(self, item_idx: int, timestamp_us: int, *, kind: str, weight: float = 1.0) -> None:
         """Add a live event. kind: `interactions`, `shown` or `clicked`."""
@@ -157,24 +170,59 @@ class Counters:
     def count(self, kind: str, item_idx: Int32, as_of_us: int, windows_us: Sequence[int | None] = (None,)) -> Float64:
         """Return counts of `kind` as of a moment, float64 `(n, n_windows)`; a window of None is all time."""
         base: BucketCounts = getattr(self, kind)
-        total = base.before(item_idx, as_of_us, windows_us)
         live = self._live_counts(kind, as_of_us)
-        return total if live is None else total + live.before(item_idx, as_of_us, windows_us)
+
+        def read(rows: Int32) -> Float64:
+            total = base.before(rows, as_of_us, windows_us)
+            return total if live is None else total + live.before(rows, as_of_us, windows_us)
+
+        moments = [as_of_us, *(as_of_us - window for window in windows_us if window is not None)]
+        return self._read(("count", kind, *windows_us), self._buckets(kind, live, moments), item_idx, read)
 
     def last_seen_us(self, item_idx: Int32, as_of_us: int) -> Int64:
         """Return when each item was last interacted with (start of the bucket), -1 for never."""
-        last = self.interactions.last_bucket_us(item_idx, as_of_us)
         live = self._live_counts("interactions", as_of_us)
-        return last if live is None else np.maximum(last, live.last_bucket_us(item_idx, as_of_us))
+
+        def read(rows: Int32) -> Int64:
+            last = self.interactions.last_bucket_us(rows, as_of_us)
+            return last if live is None else np.maximum(last, live.last_bucket_us(rows, as_of_us))
+
+        return self._read(("last",), self._buckets("interactions", live, [as_of_us]), item_idx, read)
 
     def first_seen_us(self, item_idx: Int32, as_of_us: int) -> Int64:
         """Return when each item was first shown or interacted with (start of the bucket), -1 for never."""
-        firsts = [
-            counts.first_bucket_us(item_idx, as_of_us)
-            for kind in ("interactions", "shown")
-            for counts in (getattr(self, kind), self._live_counts(kind, as_of_us))
-            if counts is not None
+        kinds = ("interactions", "shown")
+        live = {kind: self._live_counts(kind, as_of_us) for kind in kinds}
+
+        def read(rows: Int32) -> Int64:
+            counts = [each for kind in kinds for each in (getattr(self, kind), live[kind]) if each is not None]
+            firsts = [each.first_bucket_us(rows, as_of_us) for each in counts]
+            never = np.iinfo(np.int64).max
+            earliest = np.minimum.reduce([np.where(first == _LONG_AGO, never, first) for first in firsts])
+            return np.where(earliest == never, _LONG_AGO, earliest)
+
+        buckets = tuple(bucket for kind in kinds for bucket in self._buckets(kind, live[kind], [as_of_us]))
+        return self._read(("first",), buckets, item_idx, read)
+
+    def _buckets(self, kind: str, live: BucketCounts | None, moments_us: Sequence[int]) -> tuple[int, ...]:
+        """Return what a reading depends on: in which bucket each moment lies, and which live events are counted."""
+        base: BucketCounts = getattr(self, kind)
+        at = [
+            (moment - counts.first_us) // counts.bucket_us for counts in (base, live) if counts for moment in moments_us
         ]
-        never = np.iinfo(np.int64).max
-        earliest = np.minimum.reduce([np.where(first == _LONG_AGO, never, first) for first in firsts])
-        return np.where(earliest == never, _LONG_AGO, earliest)
+        return (*at, 0 if live is None else len(self._live[kind].item_idx))
+
+    def _read(
+        self,
+        what: tuple[Any, ...],
+        buckets: tuple[int, ...],
+        item_idx: Int32,
+        read: Callable[[Int32], npt.NDArray[Any]],
+    ) -> Any:
+        if not self._n_kept:
+            return read(item_idx)
+        kept = self._kept.get(what)
+        if kept is None or kept[0] != buckets:
+            kept = self._kept[what] = buckets, read(np.arange(self._n_kept, dtype=np.int32))
+        values: Any = kept[1][item_idx]
+        return values

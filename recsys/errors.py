@@ -43,3 +43,7 @@ class RequestError(RecsysError):
     def __init__(self, message: str, field: str = "") -> None:
         super().__init__(message)
         self.field = field
+
+
+class CatalogueFullError(RecsysError):
+    """There is no free row for an item that comes while the models serve."""

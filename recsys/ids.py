@@ -80,6 +80,19 @@ class IdMap:
             "add them to the items table or remove them here"
         )
 
+    def append(self, id_: str) -> int:
+        """Add an id behind the present ones and return its row. Readers in other threads find it whole or not at all.
+
+        Raises:
+            UnknownIdError: the id is there already.
+        """
+        if id_ in self._idx:
+            raise UnknownIdError(f"id {id_!r} is there already, in row {self._idx[id_]}")
+        row = len(self._ids)
+        self._ids.append(id_)
+        self._idx[id_] = row
+        return row
+
     def extended(self, ids: Iterable[str]) -> "IdMap":
         """Return a map with `ids` appended behind the present ones, whose rows stay as they are."""
         return IdMap([*self._ids, *ids])

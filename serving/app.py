@@ -1,68 +1,105 @@
-"""The web application: lifespan, endpoints, errors."""
+"""The web application: what it is made of, and what starts and ends with it."""
 
-import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
-import uvicorn
 from fastapi import FastAPI
 
+from serving.access import Access, needs_keys
+from serving.admission import Admission
+from serving.drain import Drain
+from serving.errors import NotReadyError
+from serving.gate import Gate
+from serving.key_store import open_key_store
+from serving.keys import KeyRing, KeyStore
+from serving.logs import Pseudonyms
 from serving.refusals import install_refusals
-from serving.routes import api, health
+from serving.routes import api, figures, health
+from serving.server import serve
 from serving.service import Service
 from serving.settings import Settings
+from serving.telemetry import forget_ended_processes, observe_memory, set_model
 
-_DRAIN_S: Final = 10
+__all__ = ["create_app", "serve"]
+
+_TICK_S: Final = 5.0
 
 _DESCRIPTION: Final = """Personalised recommendations from behaviour and text.
 
 Ids are strings of the caller, any Unicode but control characters, up to 512 characters. Bodies are strict JSON: unknown
 fields, numbers in quotes, NaN and repeated fields are refused. Every refusal has the same body: `error.code` for
-programs, `error.message` for people, and `error.field`, the dotted path of what is wrong."""
+programs, `error.message` for people, and `error.field`, the dotted path of what is wrong. Every answer has the header
+`X-Request-Id`, which the log names too."""
 
 
-def create_app(settings: Settings | None = None, *, service: Service | None = None) -> FastAPI:
+def create_app(
+    settings: Settings | None = None,
+    *,
+    service: Service | None = None,
+    open_keys: Callable[[], KeyStore] | None = None,
+) -> FastAPI:
     """Return the application. The model is loaded in the background once it starts.
 
     Args:
         settings: read from the environment when left out.
         service: in place of one made from the settings.
+        open_keys: opens where API keys are kept, in place of the store of the settings.
 
     Raises:
         ConfigError: a setting in the environment cannot be used.
     """
     service = service or Service(settings or Settings.from_environment())
+    settings = service.settings
+    keys = None
+    if needs_keys(settings):
+        url = settings.store_url
+        keys = KeyRing(open_keys or (lambda: open_key_store(url)), max_age_s=settings.key_cache_s)
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        forget_ended_processes()
+        app.state.admission = admission = Admission(settings)
+        app.state.drain.install()
+        if keys is not None:
+            keys.start()
         service.start()
+        ticking = asyncio.create_task(_tick(service))
         yield
+        ticking.cancel()
+        admission.close(timeout_s=0.1)
+        if keys is not None:
+            keys.stop()
         service.stop()
 
     app = FastAPI(
         title="recsys", summary="Recommendation engine", description=_DESCRIPTION, version=_version(),
         lifespan=lifespan, redirect_slashes=False,
+        # FastAPI would report to any OpenTelemetry provider that a library sets up. No figures leave but by /metrics.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )  # fmt: skip
     app.state.service = service
+    app.state.access = Access(keys, is_open=settings.auth == "off")
+    app.state.drain = drain = Drain(settings.drain_delay_s)
     install_refusals(app)
-    app.include_router(api)
-    app.include_router(health)
+    for router in (api, health, figures):
+        app.include_router(router)
+    pseudonyms = Pseudonyms(settings.log_secret or secrets.token_hex())
+    app.add_middleware(Gate, routes=api.routes, pseudonyms=pseudonyms, is_draining=lambda: drain.has_begun)
     return app
 
 
-def serve(settings: Settings) -> None:
-    """Run the server until it is told to stop (SIGTERM or SIGINT), then answer what was begun."""
-    logging.basicConfig(format="%(levelname)s:     %(name)s: %(message)s")
-    logging.getLogger("serving").setLevel(logging.INFO)
-    uvicorn.run(
-        create_app(settings),
-        host=settings.host,
-        port=settings.port,
-        timeout_graceful_shutdown=_DRAIN_S,
-        server_header=False,
-    )
+async def _tick(service: Service) -> None:
+    """Take down every few seconds what no request tells: memory, and the model while nobody asks."""
+    while True:
+        observe_memory()
+        with suppress(NotReadyError):
+            model = service.engine.model
+            set_model(model.name, model.version, model.alias)
+        await asyncio.sleep(_TICK_S)
 
 
 def _version() -> str:

@@ -17,3 +17,11 @@ class UnknownItemError(RequestError):
 
 class EventConflictError(RequestError):
     """An event id is already taken by an event with different content; nothing of the batch was stored."""
+
+
+class OverloadedError(RecsysError):
+    """More work waits than one process takes on; the same request may succeed a little later."""
+
+
+class ClientGoneError(RecsysError):
+    """The caller closed the connection before its request was begun; nobody reads the answer."""

@@ -2,33 +2,40 @@
 
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Body, Depends, Request
+from fastapi import APIRouter, Body, Depends, Request, Response, Security
+from fastapi.security import APIKeyHeader, HTTPBearer
 
-from serving.engine import Engine
+from serving.errors import NotReadyError
 from serving.refusals import documented
 from serving.schemas import (
     EventBatch,
     EventsResponse,
-    IgnoredOut,
     LiveResponse,
     ModelOut,
     ReadyResponse,
     RecommendationRequest,
     RecommendationResponse,
-    RecommendedItem,
-    ScoredItem,
     SimilarRequest,
     SimilarResponse,
 )
 from serving.service import Service
-from serving.slates import ModelInfo
-from serving.strict import StrictRoute
+from serving.slates import ModelInfo, Slate
+from serving.strict import StrictRequest, StrictRoute, needs
+from serving.telemetry import CONTENT_TYPE_LATEST, count_events, exposition
 
-api: Final = APIRouter(prefix="/v1", route_class=StrictRoute)
+# For the documents alone: `serving.access` checks.
+_KEYS: Final = [
+    Security(HTTPBearer(auto_error=False, scheme_name="bearer", description="An API key.")),
+    Security(APIKeyHeader(name="X-API-Key", auto_error=False, scheme_name="header", description="An API key.")),
+]
+
+api: Final = APIRouter(prefix="/v1", route_class=StrictRoute, dependencies=_KEYS)
 health: Final = APIRouter(prefix="/health", tags=["health"])
+figures: Final = APIRouter(tags=["health"])
 
 _MODEL_EXAMPLE: Final = {"name": "recsys", "version": "12", "alias": "champion"}
-_ERROR_STATUSES: Final = (400, 413, 415, 422, 503)
+_METRICS_EXAMPLE: Final = 'recsys_requests_total{route="/v1/recommendations",status="200"} 12.0'
+_ERROR_STATUSES: Final = (400, 401, 403, 408, 413, 415, 422, 503)
 
 
 def _examples(**values: tuple[str, dict[str, Any]]) -> dict[str, Any]:
@@ -45,22 +52,32 @@ async def service_of(request: Request) -> Service:
     return service
 
 
-async def engine_of(service: Annotated[Service, Depends(service_of)]) -> Engine:
-    """Return the engine; raises `NotReadyError` until one is loaded."""
-    return service.engine
+RunningService = Annotated[Service, Depends(service_of)]
 
 
-ReadyEngine = Annotated[Engine, Depends(engine_of)]
+def _model_out(model: ModelInfo) -> dict[str, Any]:
+    return {"name": model.name, "version": model.version, "alias": model.alias}
 
 
-def _model_out(model: ModelInfo) -> ModelOut:
-    return ModelOut(name=model.name, version=model.version, alias=model.alias)
+def _slate_out(slate: Slate) -> dict[str, Any]:
+    return {
+        "recommendation_id": slate.recommendation_id,
+        "model": _model_out(slate.model),
+        "degraded": slate.degraded,
+        "user": slate.user.value,
+        "items": [
+            {"item_id": item.item_id, "score": item.score, "rank": item.rank, "sources": item.sources}
+            for item in slate.items
+        ],
+        "ignored": {part: {"count": ids.count, "first": ids.first} for part, ids in slate.ignored.items()},
+    }
 
 
 @api.post(
     "/recommendations",
     tags=["recommendations"],
     summary="Recommend items to a user, or order given ones",
+    response_model=RecommendationResponse,
     responses=documented(*_ERROR_STATUSES)
     | _answer(
         "The slate, best first.",
@@ -74,7 +91,9 @@ def _model_out(model: ModelInfo) -> ModelOut:
         },
     ),
 )
-def recommend(
+@needs("read")
+async def recommend(
+    request: StrictRequest,
     body: Annotated[
         RecommendationRequest,
         Body(
@@ -91,58 +110,58 @@ def recommend(
             )
         ),
     ],
-    engine: ReadyEngine,
-) -> RecommendationResponse:
+) -> dict[str, Any]:
     """A known user's list comes from their behaviour in training and everything stored since. A session is passed as
     `history` and is added to what is known. With `candidates` only those are ordered."""
-    slate = engine.recommend(body.query())
-    return RecommendationResponse(
-        recommendation_id=slate.recommendation_id,
-        model=_model_out(slate.model),
-        degraded=slate.degraded,
-        user=slate.user,
-        items=[
-            RecommendedItem(item_id=item.item_id, score=item.score, rank=item.rank, sources=list(item.sources))
-            for item in slate.items
-        ],
-        ignored={part: IgnoredOut(count=ids.count, first=list(ids.first)) for part, ids in slate.ignored.items()},
-    )
+    engine = request.service.engine
+    slate = await request.work(request.lanes.reads, lambda waited_ms: engine.recommend(body.query()))
+    request.tell(user_id=body.user_id, model=slate.model, degraded=slate.degraded)
+    return _slate_out(slate)
 
 
 @api.post(
     "/similar",
     tags=["recommendations"],
     summary="Items like an item",
+    response_model=SimilarResponse,
     responses=documented(404, *_ERROR_STATUSES)
     | _answer(
         "Most similar first.",
         {"model": _MODEL_EXAMPLE, "items": [{"item_id": "i3", "score": 0.64, "rank": 1}]},
     ),
 )
-def similar(
+@needs("read")
+async def similar(
+    request: StrictRequest,
     body: Annotated[
         SimilarRequest,
         Body(openapi_examples=_examples(item=("Five items like one", {"item_id": "i9", "n": 5}))),
     ],
-    engine: ReadyEngine,
-) -> SimilarResponse:
+) -> dict[str, Any]:
     """Likeness is the mean of the cosines of text and behaviour, in [-1, 1]; an item without behaviour is compared by
     its text."""
-    found = engine.similar(body.item_id, body.n, body.exclude)
-    return SimilarResponse(
-        model=_model_out(found.model),
-        items=[ScoredItem(item_id=item.item_id, score=item.score, rank=item.rank) for item in found.items],
+    engine = request.service.engine
+    found = await request.work(
+        request.lanes.reads, lambda waited_ms: engine.similar(body.item_id, body.n, body.exclude)
     )
+    request.tell(model=found.model)
+    return {
+        "model": _model_out(found.model),
+        "items": [{"item_id": item.item_id, "score": item.score, "rank": item.rank} for item in found.items],
+    }
 
 
 @api.post(
     "/events",
     tags=["events"],
     summary="Tell what users did",
+    response_model=EventsResponse,
     responses=documented(409, *_ERROR_STATUSES)
     | _answer("All events are stored.", {"accepted": 2, "duplicates": 1, "event_ids": ["e1", "e2"]}),
 )
-def add_events(
+@needs("events", lane="writes")
+async def add_events(
+    request: StrictRequest,
     body: Annotated[
         EventBatch,
         Body(
@@ -166,14 +185,15 @@ def add_events(
             )
         ),
     ],
-    engine: ReadyEngine,
-) -> EventsResponse:
+) -> dict[str, Any]:
     """A batch is stored whole or refused whole, and once stored is there after a crash. The next request of each user
     knows it. An `event_id` that comes again with the same content changes nothing."""
-    stored = engine.add_events([event.new_event() for event in body.events])
-    return EventsResponse(
-        accepted=len(stored.event_ids), duplicates=stored.duplicates, event_ids=list(stored.event_ids)
-    )
+    engine = request.service.engine
+    events = [event.new_event() for event in body.events]
+    stored = await request.work(request.lanes.writes, lambda waited_ms: engine.add_events(events))
+    count_events(stored=len(events) - stored.duplicates, duplicates=stored.duplicates)
+    request.tell(user_id=events[0].user_id if len(events) == 1 else None, model=engine.model)
+    return {"accepted": len(events), "duplicates": stored.duplicates, "event_ids": stored.event_ids}
 
 
 @health.get("/live", summary="Whether the process answers", responses=_answer("It does.", {"status": "live"}))
@@ -191,13 +211,30 @@ async def live() -> LiveResponse:
         {"status": "ready", "model": _MODEL_EXAMPLE, "bundle_id": "5f0c…", "items": 3883, "users": 6040},
     ),
 )
-async def ready(engine: ReadyEngine) -> ReadyResponse:
-    """503 with the reason until a model is loaded."""
+async def ready(request: Request, service: RunningService) -> ReadyResponse:
+    """503 with the reason until a model is loaded, and once the process is about to end."""
+    if request.app.state.drain.has_begun:
+        raise NotReadyError("the service is ending; ask another one")
+    engine = service.engine
     models = engine.bundle.models
     return ReadyResponse(
         status="ready",
-        model=_model_out(engine.model),
+        model=ModelOut(**_model_out(engine.model)),
         bundle_id=engine.bundle.manifest.bundle_id,
         items=len(models.catalogue),
         users=len(models.user_ids),
     )
+
+
+@figures.get(
+    "/metrics",
+    summary="Figures for Prometheus",
+    response_class=Response,
+    dependencies=_KEYS,
+    responses=documented(401, 403)
+    | {200: {"description": "Every figure.", "content": {"text/plain": {"example": _METRICS_EXAMPLE}}}},
+)
+async def metrics(request: Request) -> Response:
+    """Figures of all processes of the service in the text format of Prometheus; docs/operations.md explains each."""
+    request.app.state.access.check(("read", "admin"))
+    return Response(exposition(), media_type=CONTENT_TYPE_LATEST)

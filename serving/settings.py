@@ -1,9 +1,9 @@
-"""Where the service finds its model and its store, and what it listens on. The environment is read here alone."""
+"""What the service serves, where it listens and what it allows. The environment is read here alone."""
 
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Final, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -37,6 +37,46 @@ class Settings(BaseModel):
     max_user_events: Annotated[int, Field(ge=1)] = Field(
         1_000, description="Newest stored events of a user that a request reads."
     )
+    workers: Annotated[int, Field(ge=1, le=256)] = Field(1, description="Processes that answer on the same port.")
+    threads: Annotated[int, Field(ge=1, le=64)] = Field(
+        1, description="Lists that one process makes at the same time; more raise the slowest answers."
+    )
+    max_waiting: Annotated[int, Field(ge=0)] = Field(
+        64, description="Requests that may wait for a thread of a process; more are refused with 503."
+    )
+    max_wait_ms: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
+        250.0, description="Longest wait of a list for a thread; then it is refused with 503."
+    )
+    max_write_wait_ms: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
+        5_000.0, description="The same for events."
+    )
+    body_timeout_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
+        10.0, description="Time within which a request's body must have come in."
+    )
+    keep_alive_s: Annotated[int, Field(ge=1)] = Field(
+        5, description="How long an idle connection is kept open; longer than that of a proxy in front."
+    )
+    drain_delay_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        1.0, description="After SIGTERM: how long requests are still taken, while /health/ready says no."
+    )
+    drain_s: Annotated[int, Field(ge=1)] = Field(
+        10, description="After that: how long begun requests may take to end before the process ends without them."
+    )
+    auth: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="Whether API keys are asked for: `auto` from everyone who does not call from this machine, "
+        "`on` from all, `off` from nobody, which only a loopback host allows.",
+    )
+    key_cache_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
+        5.0, description="Time within which a new or revoked API key takes effect."
+    )
+    log_format: Literal["json", "plain"] = Field("json", description="Log lines as JSON objects, or for people.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level that is logged.")
+    log_secret: str = Field(
+        "",
+        repr=False,
+        description="Secret that users' pseudonyms in the log are made with; left out, a new one at every start.",
+    )
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Self:
@@ -58,3 +98,11 @@ class Settings(BaseModel):
                 f"{len(lines)} setting(s) in the environment cannot be used:\n" + "\n".join(lines) + "\n"
                 "Correct or unset them; docs/api.md lists every setting."
             ) from None
+
+    def export(self) -> None:
+        """Write the settings to the environment, for the processes that this one starts."""
+        for name, value in self.model_dump().items():
+            if value is None:
+                os.environ.pop(f"{PREFIX}{name.upper()}", None)
+            else:
+                os.environ[f"{PREFIX}{name.upper()}"] = str(value)

@@ -1,101 +1,151 @@
-"""The events that reach the service, kept in SQL: taken whole or refused whole, once each."""
+"""What the service keeps: events, items, slates, API keys. The protocol, and who stands in where nothing is kept.
+
+`serving.stored` holds the values, `SqlEventStore` keeps them in SQL.
+"""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
-from typing import Any, Final, Protocol
+from typing import Protocol
 
-import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
-
-from serving.errors import EventConflictError, StoreError
-
-_BUSY_TIMEOUT_MS: Final = 5_000
-_PAGE: Final = 10_000
-_MAX_SHOWN: Final = 80
-
-metadata: Final = sa.MetaData()
-events_table: Final = sa.Table(
-    "events",
-    metadata,
-    # Order of arrival, which settles the order of events with equal times.
-    sa.Column("seq", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), primary_key=True, autoincrement=True),
-    sa.Column("event_id", sa.Text, nullable=False, unique=True),
-    sa.Column("user_id", sa.Text, nullable=False),
-    sa.Column("item_id", sa.Text, nullable=False),
-    sa.Column("event", sa.Text, nullable=False),
-    sa.Column("value", sa.Double),
-    sa.Column("timestamp_us", sa.BigInteger, nullable=False),
-    sa.Column("recommendation_id", sa.Text),
-    sa.Column("text", sa.Text),
-    sa.Column("received_us", sa.BigInteger, nullable=False),
-    sa.Index("ix_events_user", "user_id", "timestamp_us", "seq"),
-    sa.Index("ix_events_time", "timestamp_us", "seq"),
+from serving.errors import StoreError
+from serving.sql_store import SqlEventStore
+from serving.stored import (
+    Added,
+    DeletedUser,
+    Deletion,
+    Event,
+    ItemChange,
+    Positions,
+    ShownItem,
+    StoredItem,
+    StoredKey,
+    StoredSlate,
 )
 
-
-@dataclass(frozen=True)
-class Event:
-    """One thing that a user did. timestamp_us: microseconds UTC.
-
-    is_timed: whether the caller said when; where not, the time is the service's own and no part of the content that a
-    repeat is compared by. Not stored.
-    """
-
-    event_id: str
-    user_id: str
-    item_id: str
-    event: str
-    timestamp_us: int
-    value: float | None = None
-    recommendation_id: str | None = None
-    text: str | None = None
-    is_timed: bool = True
-
-    def same_content(self, stored: "Event") -> bool:
-        """Return whether this is a repeat of an event that is stored already."""
-        names = [name for name in _COLUMNS if name != "timestamp_us" or self.is_timed]
-        return all(getattr(self, name) == getattr(stored, name) for name in names)
-
-
-_COLUMNS: Final = tuple(field.name for field in fields(Event) if field.name != "is_timed")
-
-
-@dataclass(frozen=True)
-class Added:
-    """What became of a batch. fresh: places in the batch of the events that were not known before, ascending."""
-
-    fresh: tuple[int, ...]
-    duplicates: int
+__all__ = [
+    "Added",
+    "DeletedUser",
+    "Deletion",
+    "Event",
+    "EventStore",
+    "ItemChange",
+    "NoStore",
+    "Positions",
+    "ShownItem",
+    "SqlEventStore",
+    "StoredItem",
+    "StoredKey",
+    "StoredSlate",
+]
 
 
 class EventStore(Protocol):
-    """Keeps events. Every method may be called from several threads at once."""
+    """Keeps what the service is told and what it answered. Every method may be called from several threads at once.
+
+    Events, items and slates are numbered as they arrive, each kind on its own (`Positions`). Numbers rise, are never
+    given twice, may have gaps, and become visible in their order: who has read up to one has missed none before it,
+    whoever wrote it and from where.
+
+    Every method that reads or writes raises `StoreError` when the store cannot be read or written; nothing of the call
+    was stored then.
+    """
 
     def add(self, events: Sequence[Event], *, received_us: int) -> Added:
         """Store a batch durably, or nothing of it. An event whose id and content are known is counted as duplicate.
 
+        Events of a deleted user that happened before the deletion are counted as forgotten.
+
         Raises:
             EventConflictError: an id is known with different content, or stands in the batch twice with different
                 content; `field` names the event by its place.
-            StoreError: the store cannot be written.
         """
         ...
 
     def newest_of(self, user_id: str, limit: int) -> list[Event]:
-        """Return the newest `limit` events of a user, oldest first; equal times in order of arrival.
+        """Return the newest `limit` events of a user, oldest first; equal times in order of arrival."""
+        ...
 
-        Raises:
-            StoreError: the store cannot be read.
+    def last_seq_of(self, user_id: str) -> int:
+        """Return a number that changes whenever a user's events do: that of the newest to arrive, or of the deletion.
+
+        0 for a user without either. Quick: meant to be asked with each request.
         """
         ...
 
-    def since(self, timestamp_us: int) -> Iterator[Event]:
+    def since(self, timestamp_us: int, *, until_seq: int | None = None) -> Iterator[Event]:
         """Yield all users' events later than a moment, in order of time and arrival; repeatable.
 
-        Raises:
-            StoreError: the store cannot be read.
+        until_seq: leave out what arrived after this number, for who goes on with `events_after` from there.
         """
+        ...
+
+    def events_after(self, seq: int, limit: int) -> list[tuple[int, Event]]:
+        """Return at most `limit` events that arrived after a number, each with its own, in order of arrival."""
+        ...
+
+    def positions(self) -> Positions:
+        """Return the newest number of each feed: what a follower compares with where it stands. Quick."""
+        ...
+
+    def delete_user(self, user_id: str, *, deleted_us: int) -> Deletion:
+        """Delete all events and slates of a user durably and remember that, and return how much it was.
+
+        A user whom the store does not know is remembered too, since a model may know them.
+        """
+        ...
+
+    def deleted_us_of(self, user_id: str) -> int | None:
+        """Return when a user was deleted, None for one who was not: what a model knows from before must not be used."""
+        ...
+
+    def users_deleted_after(self, seq: int, limit: int) -> list[DeletedUser]:
+        """Return at most `limit` users deleted after a number of the feed of events, in order of deletion."""
+        ...
+
+    def put_item(self, item: StoredItem, *, updated_us: int) -> int:
+        """Store an item durably in place of what was known of it, and return the number of the change."""
+        ...
+
+    def delete_item(self, item_id: str, *, updated_us: int) -> int:
+        """Delete an item durably, one that the store does not know too, and return the number of the change."""
+        ...
+
+    def item_changes(self, after: int, limit: int) -> list[ItemChange]:
+        """Return at most `limit` items that changed after a number, in order of their newest change.
+
+        An item that changed twice is there once, as it is now.
+        """
+        ...
+
+    def add_slates(self, batch: Sequence[StoredSlate]) -> None:
+        """Store slates. One whose recommendation_id is known is left out, as is one from before its user's deletion."""
+        ...
+
+    def slates_since(self, timestamp_us: int, *, until_seq: int | None = None) -> Iterator[StoredSlate]:
+        """Yield slates later than a moment, as `since` does events."""
+        ...
+
+    def slates_after(self, seq: int, limit: int) -> list[tuple[int, StoredSlate]]:
+        """Return at most `limit` slates that were stored after a number, each with its own, in that order."""
+        ...
+
+    def add_key(self, key: StoredKey) -> None:
+        """Store an API key.
+
+        Raises:
+            StoreError: its id is taken.
+        """
+        ...
+
+    def keys(self) -> list[StoredKey]:
+        """Return all API keys, revoked ones too, oldest first."""
+        ...
+
+    def revoke_key(self, key_id: str, at_us: int) -> bool:
+        """Revoke a key; return False when no key of this id was open."""
+        ...
+
+    def ping(self) -> None:
+        """Return when the store answers."""
         ...
 
     def close(self) -> None:
@@ -103,178 +153,68 @@ class EventStore(Protocol):
         ...
 
 
+_NONE = "no store was given; name one, such as sqlite:///recsys.db"
+
+
 class NoStore:
-    """Stands in where events are neither kept nor known."""
+    """Stands in where nothing is kept nor known: reads find nothing, writes are refused."""
 
     def add(self, events: Sequence[Event], *, received_us: int) -> Added:
-        raise StoreError("events cannot be stored: no store was given; name one, such as sqlite:///recsys.db")
+        raise StoreError(f"events cannot be stored: {_NONE}")
 
     def newest_of(self, user_id: str, limit: int) -> list[Event]:
         return []
 
-    def since(self, timestamp_us: int) -> Iterator[Event]:
+    def last_seq_of(self, user_id: str) -> int:
+        return 0
+
+    def since(self, timestamp_us: int, *, until_seq: int | None = None) -> Iterator[Event]:
         return iter(())
+
+    def events_after(self, seq: int, limit: int) -> list[tuple[int, Event]]:
+        return []
+
+    def positions(self) -> Positions:
+        return Positions()
+
+    def delete_user(self, user_id: str, *, deleted_us: int) -> Deletion:
+        raise StoreError(f"users cannot be deleted: {_NONE}")
+
+    def deleted_us_of(self, user_id: str) -> int | None:
+        return None
+
+    def users_deleted_after(self, seq: int, limit: int) -> list[DeletedUser]:
+        return []
+
+    def put_item(self, item: StoredItem, *, updated_us: int) -> int:
+        raise StoreError(f"items cannot be stored: {_NONE}")
+
+    def delete_item(self, item_id: str, *, updated_us: int) -> int:
+        raise StoreError(f"items cannot be deleted: {_NONE}")
+
+    def item_changes(self, after: int, limit: int) -> list[ItemChange]:
+        return []
+
+    def add_slates(self, batch: Sequence[StoredSlate]) -> None:
+        raise StoreError(f"slates cannot be stored: {_NONE}")
+
+    def slates_since(self, timestamp_us: int, *, until_seq: int | None = None) -> Iterator[StoredSlate]:
+        return iter(())
+
+    def slates_after(self, seq: int, limit: int) -> list[tuple[int, StoredSlate]]:
+        return []
+
+    def add_key(self, key: StoredKey) -> None:
+        raise StoreError(f"keys cannot be stored: {_NONE}")
+
+    def keys(self) -> list[StoredKey]:
+        return []
+
+    def revoke_key(self, key_id: str, at_us: int) -> bool:
+        raise StoreError(f"keys cannot be revoked: {_NONE}")
+
+    def ping(self) -> None:
+        """Nothing to reach."""
 
     def close(self) -> None:
         """Nothing to release."""
-
-
-class SqlEventStore:
-    """Events in SQLite (a file, or memory with `sqlite://`) or PostgreSQL. Creates its table when there is none.
-
-    Raises:
-        StoreError: the URL cannot be used, or the database cannot be reached.
-    """
-
-    def __init__(self, url: str) -> None:
-        try:
-            parsed = sa.make_url(url)
-        except ArgumentError:
-            raise StoreError(
-                "the store's URL is no SQLAlchemy URL; it should read like sqlite:///recsys.db or "
-                "postgresql+psycopg://user:password@host/database"
-            ) from None
-        self.shown_url = parsed.render_as_string(hide_password=True)
-        if parsed.get_backend_name() not in ("sqlite", "postgresql"):
-            raise StoreError(f"the event store {self.shown_url} is neither SQLite nor PostgreSQL; use one of these")
-        try:
-            self._engine = _sqlite_engine(parsed) if parsed.get_backend_name() == "sqlite" else sa.create_engine(parsed)
-            with self._engine.begin() as connection:
-                connection.execute(sa.schema.CreateTable(events_table, if_not_exists=True))
-                for index in sorted(events_table.indexes, key=lambda index: str(index.name)):
-                    connection.execute(sa.schema.CreateIndex(index, if_not_exists=True))
-        except SQLAlchemyError as error:
-            raise self._failed("opened", error) from error
-        except ImportError as error:
-            raise StoreError(
-                f"the event store {self.shown_url} needs the Python package {error.name}; install it beside this one"
-            ) from error
-
-    def add(self, events: Sequence[Event], *, received_us: int) -> Added:
-        first_place = _places_of_ids(events)
-        rows = [
-            {name: getattr(events[place], name) for name in _COLUMNS} | {"received_us": received_us}
-            for place in first_place.values()
-        ]
-        if not rows:
-            return Added((), 0)
-        insert = sqlite.insert if self._engine.dialect.name == "sqlite" else postgresql.insert
-        statement = insert(events_table).on_conflict_do_nothing(index_elements=["event_id"])
-        try:
-            # The insert comes first: it takes the write lock, so that what is read after it cannot change.
-            with self._engine.begin() as connection:
-                stored = set(connection.scalars(statement.returning(events_table.c.event_id), rows))
-                known = [place for id_, place in first_place.items() if id_ not in stored]
-                _check_repeats(connection, events, known)
-        except SQLAlchemyError as error:
-            raise self._failed("written; nothing of the batch was stored", error) from error
-        fresh = tuple(sorted(first_place[id_] for id_ in stored))
-        return Added(fresh, len(events) - len(fresh))
-
-    def newest_of(self, user_id: str, limit: int) -> list[Event]:
-        newest = (
-            _select_events()
-            .where(events_table.c.user_id == user_id)
-            .order_by(events_table.c.timestamp_us.desc(), events_table.c.seq.desc())
-            .limit(limit)
-        )
-        return [_event(row) for row in reversed(self._read(newest))]
-
-    def since(self, timestamp_us: int) -> Iterator[Event]:
-        time, seq = events_table.c.timestamp_us, events_table.c.seq
-        statement = _select_events().add_columns(seq).order_by(time, seq).limit(_PAGE)
-        after = time > timestamp_us
-        while rows := self._read(statement.where(after)):
-            yield from map(_event, rows)
-            last_us, last_seq = rows[-1].timestamp_us, rows[-1].seq
-            after = sa.or_(time > last_us, sa.and_(time == last_us, seq > last_seq))
-
-    def close(self) -> None:
-        self._engine.dispose()
-
-    def _read(self, statement: sa.Select[Any]) -> Sequence[sa.Row[Any]]:
-        try:
-            with self._engine.connect() as connection:
-                return connection.execute(statement).all()
-        except SQLAlchemyError as error:
-            raise self._failed("read", error) from error
-
-    def _failed(self, what: str, error: SQLAlchemyError) -> StoreError:
-        cause = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-        return StoreError(
-            f"the event store {self.shown_url} cannot be {what}: {cause}; check that it exists, can be reached and "
-            "has room and permission to write"
-        )
-
-
-def _select_events() -> sa.Select[Any]:
-    return sa.select(*(events_table.c[name] for name in _COLUMNS))
-
-
-def _event(row: sa.Row[Any]) -> Event:
-    return Event(*row[: len(_COLUMNS)])
-
-
-def _sqlite_engine(url: sa.URL) -> sa.Engine:
-    in_memory = url.database in (None, "", ":memory:")
-    # A database in memory lives in its connection: there is one, and threads take turns with it.
-    engine = (
-        sa.create_engine(
-            url,
-            poolclass=sa.QueuePool,
-            pool_size=1,
-            max_overflow=0,
-            connect_args={"check_same_thread": False},
-        )
-        if in_memory
-        else sa.create_engine(url)
-    )
-
-    @sa.event.listens_for(engine, "connect")
-    def set_pragmas(connection: Any, _: object) -> None:
-        cursor = connection.cursor()
-        for pragma in (
-            f"busy_timeout = {_BUSY_TIMEOUT_MS}",
-            "journal_mode = WAL",
-            "synchronous = FULL",
-            "foreign_keys = ON",
-        ):
-            cursor.execute(f"PRAGMA {pragma}")
-        cursor.close()
-
-    return engine
-
-
-def _places_of_ids(events: Sequence[Event]) -> dict[str, int]:
-    """Return the first place of each event id; refuse an id that stands for two different events."""
-    first_place: dict[str, int] = {}
-    for place, event in enumerate(events):
-        first = first_place.setdefault(event.event_id, place)
-        if not event.same_content(events[first]):
-            raise EventConflictError(
-                f"events.{place}.event_id: {_quoted(event.event_id)} stands for different content at events.{first}; "
-                "nothing was stored; give every event an id of its own",
-                field=f"events.{place}.event_id",
-            )
-    return first_place
-
-
-def _check_repeats(connection: sa.Connection, events: Sequence[Event], places: Sequence[int]) -> None:
-    """Raise unless each of these events, whose ids were known, has the content that is stored."""
-    if not places:
-        return
-    ids = [events[place].event_id for place in places]
-    found = connection.execute(_select_events().where(events_table.c.event_id.in_(ids)))
-    stored = {event.event_id: event for event in map(_event, found)}
-    differing = [place for place in places if not events[place].same_content(stored[events[place].event_id])]
-    if differing:
-        first = events[differing[0]].event_id
-        raise EventConflictError(
-            f"events.{differing[0]}.event_id: {_quoted(first)} is already stored with different content "
-            f"({len(differing)} such event(s) in this batch); nothing was stored; give new events new ids",
-            field=f"events.{differing[0]}.event_id",
-        )
-
-
-def _quoted(text: str) -> str:
-    return repr(text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…")

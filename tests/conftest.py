@@ -1,6 +1,7 @@
 """Fixtures that several kinds of test share."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,6 +9,8 @@ import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
+    from postgres import PostgresCluster
+
     from recsys.models.fitted import FittedModels
     from training.fitting import Corpus
 
@@ -58,3 +61,19 @@ def tiny_bundle(tiny_models: "FittedModels", tiny_encoder: Path, tmp_path_factor
     from tiny import write_tiny_bundle
 
     return write_tiny_bundle(tiny_models, tiny_encoder, tmp_path_factory.mktemp("bundle") / "bundle")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> "Iterator[PostgresCluster]":
+    """A PostgreSQL server with no database but its own; tests that need it skip where PostgreSQL is not installed."""
+    from postgres import PostgresCluster, postgres_programs
+
+    programs = postgres_programs()
+    if programs is None:
+        pytest.skip("PostgreSQL is not installed (on Debian: apt-get install postgresql)")
+    cluster = PostgresCluster(programs)
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop()

@@ -6,6 +6,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from features.path import RankingPath
+from recsys.retrieval.asked import Asked
 from recsys.retrieval.blend import blend
 from recsys.splits import Fold
 from training.desk import seed_for
@@ -28,15 +29,21 @@ def candidate_recall(part: Fits) -> dict[str, Any]:
     found: dict[str, list[int]] = {name: [] for name in names}
     with threadpool_limits(limits=1):
         for labelled in requests_of(corpus, Fold.VALID, config.evaluation.max_requests, rng):
-            request, relevant, exclude = labelled.request, labelled.relevant_idx, labelled.exclude
+            request, relevant, exclude = (
+                Asked.of(path.models, labelled.request),
+                labelled.relevant_idx,
+                labelled.exclude,
+            )
+
+            allowed = np.ones(len(corpus.data.catalogue), np.bool_)
+            allowed[exclude] = False
 
             def share(rows: np.ndarray, relevant: np.ndarray = relevant) -> float:
                 return float(np.isin(relevant, rows).mean())
 
             recall["all"].append(share(path.candidates(request, exclude=exclude).item_idx))
             for name, source in zip(names, path.sources, strict=True):
-                rows = source.retrieve(request, config.retrieval.per_source + len(exclude))
-                rows = rows[~np.isin(rows, exclude)][: config.retrieval.per_source]
+                rows = source.retrieve(request, config.retrieval.per_source, allowed)
                 found[name].append(len(rows))
                 recall[name].append(share(rows))
                 others = [other for other in path.sources if other.name != name]

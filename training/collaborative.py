@@ -60,13 +60,14 @@ def fit_factors(
     _, items = fit_als(log, config.collaborative, int(seed.generate_state(1)[0]), on_progress)
     counts = log.item_counts()
     own = np.where(counts[:, None] > 0, items, np.float32(0))
-    content = ContentMap.fit(catalogue, embeddings, own, counts, config.cold).predict(catalogue, embeddings)
+    content_map = ContentMap.fit(catalogue, embeddings, own, counts, config.cold)
     return ItemFactors(
         own=own,
-        content=content,
+        content=content_map.predict(catalogue, embeddings),
         is_warm=counts >= config.cold.min_interactions,
         regularization=config.collaborative.regularization,
         alpha=config.collaborative.alpha,
+        content_map=content_map,
     )
 
 

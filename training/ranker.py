@@ -13,6 +13,7 @@ from features.path import RankingPath
 from recsys.config import RankerConfig
 from recsys.errors import DataError
 from recsys.models.ranker import Ranker
+from recsys.retrieval.asked import Asked
 from training.requests import LabelledRequest
 
 Float32 = npt.NDArray[np.float32]
@@ -91,11 +92,12 @@ def build_rows(
     groups: list[int] = []
     positions: list[Int32] = []
     for n_done, labelled in enumerate(requests, 1):
-        found = path.candidates(labelled.request, exclude=labelled.exclude)
+        asked = Asked.of(path.models, labelled.request)
+        found = path.candidates(asked, exclude=labelled.exclude)
         label = np.isin(found.item_idx, labelled.relevant_idx).astype(np.float32)
         if label.any():
             keep = _kept_rows(label, labelled, config.negatives_per_request, rng)
-            pending.append(path.rows(labelled.request, found.item_idx)[keep])
+            pending.append(path.rows(asked, found.item_idx)[keep])
             labels.append(label[keep])
             groups.append(len(keep))
             if labelled.positions is not None and len(labelled.positions) == len(keep):

@@ -26,6 +26,7 @@ from training.requests import LabelledRequest
 from training.tune_requests import metric_name, metric_of, users_of, validation_requests
 from training.tune_study import Question, Score, Setting
 
+Bool = npt.NDArray[np.bool_]
 Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
 
@@ -166,8 +167,9 @@ class _Remembered:
             id(labelled.request): source.retrieve(labelled.request, n + len(labelled.exclude)) for labelled in requests
         }
 
-    def retrieve(self, request: Request, n: int) -> Int32:
-        return self._rows[id(request)][:n]
+    def retrieve(self, request: Request, n: int, allowed: Bool | None = None) -> Int32:
+        rows = self._rows[id(request)]
+        return (rows if allowed is None else rows[allowed[rows]])[:n]
 
     def score_all(self, request: Request) -> Float32:
         return self._source.score_all(request)

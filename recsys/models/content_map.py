@@ -1,7 +1,8 @@
 """From what an item is (text embedding, attributes) to where it belongs among the collaborative factors."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -133,6 +134,17 @@ class ContentMap:
             weights[embeddings.shape[1] :].astype(np.float32),
             intercept.astype(np.float32),
         )
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """Return everything that the map consists of, by name; `of_arrays` makes a map of it."""
+        encoding = {name: getattr(self.encoding, name) for name in ("columns", "bin_edges", "crossed")}
+        return encoding | {name: getattr(self, name) for name in ("text_weights", "attribute_weights", "intercept")}
+
+    @staticmethod
+    def of_arrays(arrays: Mapping[str, npt.NDArray[Any]]) -> "ContentMap":
+        """Return the map that `arrays` took apart. Raises KeyError where one is missing."""
+        encoding = ContentEncoding(arrays["columns"], arrays["bin_edges"], arrays["crossed"])
+        return ContentMap(encoding, arrays["text_weights"], arrays["attribute_weights"], arrays["intercept"])
 
     def predict(self, catalogue: Catalogue, embeddings: Float32) -> Float32:
         """Return the factors that content predicts for every item of a catalogue, float32 `(n_items, d)`."""

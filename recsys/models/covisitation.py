@@ -8,8 +8,10 @@ import scipy.sparse as sp
 
 from recsys.config import CovisitationConfig
 from recsys.histories import History, InteractionLog
+from recsys.models.item_scores import ItemScores, entries_at, sum_of_rows
 
 Float32 = npt.NDArray[np.float32]
+Int32 = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True)
@@ -40,18 +42,17 @@ class Covisitation:
 
     def score(self, history: History) -> Float32:
         """Return how strongly the latest items point to every item, float32 `(n_items,)`."""
-        scores = np.zeros(self.transitions.shape[0], np.float32)
-        recent = history.item_idx[-self.history_length :][::-1]
-        for steps_back, item in enumerate(recent):
-            start, stop = self.transitions.indptr[item], self.transitions.indptr[item + 1]
-            scores[self.transitions.indices[start:stop]] += (
-                np.float32(self.history_decay**steps_back) * self.transitions.data[start:stop]
-            )
-        return scores
+        return self.points_to(history).all(self.transitions.shape[1])
 
-    def row(self, item_idx: int) -> Float32:
-        """Return the transitions out of one item, float32 `(n_items,)`."""
-        return self.score(History(np.array([item_idx], np.int32), np.zeros(1, np.int64), np.ones(1, np.float32)))
+    def points_to(self, history: History) -> ItemScores:
+        """Return what `score` does, for the items that the history points to alone where that is cheaper."""
+        recent = history.item_idx[-self.history_length :][::-1]
+        strength = np.float32(self.history_decay) ** np.arange(len(recent), dtype=np.float32)
+        return sum_of_rows(self.transitions, recent.tolist(), strength)
+
+    def between(self, item_idx: int, following: Int32) -> Float32:
+        """Return the transitions from one item to the given ones, float32 `(n,)`."""
+        return entries_at(self.transitions, item_idx, following)
 
 
 def _strongest(matrix: sp.csr_matrix, k: int) -> sp.csr_matrix:

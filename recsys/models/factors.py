@@ -5,11 +5,19 @@ from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
+from scipy.linalg.lapack import dposv as posv
 
 from recsys.histories import History
+from recsys.models.content_map import ContentMap
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
+
+
+def unit_rows(vectors: Float32) -> Float32:
+    """Return vectors `(n, d)` at length 1, float32; zero rows stay zero."""
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return (vectors / np.maximum(norms, 1e-12)).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -19,6 +27,7 @@ class ItemFactors:
     own: float32 `(n_items, d)`, fitted; zero rows for items without behaviour.
     content: float32 `(n_items, d)`, predicted from text and attributes.
     is_warm: bool `(n_items,)`, whether an item's own factors are trusted.
+    content_map: how content was predicted, for items to come; None where it was not kept.
     """
 
     own: Float32
@@ -26,6 +35,7 @@ class ItemFactors:
     is_warm: npt.NDArray[np.bool_]
     regularization: float
     alpha: float
+    content_map: ContentMap | None = None
 
     @cached_property
     def placed(self) -> Float32:
@@ -35,8 +45,7 @@ class ItemFactors:
     @cached_property
     def unit_placed(self) -> Float32:
         """`placed` with rows of length 1 (zero rows stay zero)."""
-        norms = np.linalg.norm(self.placed, axis=1, keepdims=True)
-        return (self.placed / np.maximum(norms, 1e-12)).astype(np.float32)
+        return unit_rows(self.placed)
 
     @cached_property
     def _gram(self) -> Float64:
@@ -58,4 +67,6 @@ class ItemFactors:
         extra = self.alpha * np.bincount(place, weights=history.weight)  # (h,) confidence beyond 1
         left = self._gram + (items * extra[:, None]).T @ items  # (d, d)
         right = (1.0 + extra) @ items  # (d,)
-        return np.linalg.solve(left, right).astype(np.float32)
+        # Positive definite, so that half of it is enough.
+        _, solution, failed = posv(left, right, overwrite_a=True, overwrite_b=True)
+        return (np.linalg.solve(left, right) if failed else solution).astype(np.float32)

@@ -52,6 +52,11 @@ class FittedModels:
     sentiment: SentimentHead | None = None
     seen: InteractionLog | None = None
 
+    @property
+    def n_rows(self) -> int:
+        """Rows of every item array."""
+        return len(self.item_embeddings)
+
     @cached_property
     def item_counts(self) -> npt.NDArray[np.int64]:
         """Interactions of each item that the parts were fitted on, int64 `(n_items,)`."""

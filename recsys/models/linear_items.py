@@ -13,6 +13,7 @@ import scipy.sparse as sp
 
 from recsys.config import EaseConfig, NextItemConfig
 from recsys.histories import History, InteractionLog
+from recsys.models.item_scores import ItemScores, sum_of_rows
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -58,8 +59,11 @@ class Ease:
 
         An item counts once, however often it is in the history.
         """
-        rows = self.weights[np.unique(history.item_idx[history.weight > 0])]
-        return np.bincount(rows.indices, weights=rows.data, minlength=self.weights.shape[1]).astype(np.float32)
+        return self.points_to(history).all(self.weights.shape[1])
+
+    def points_to(self, history: History) -> ItemScores:
+        """Return what `score` does, for the items that the history points to alone where that is cheaper."""
+        return sum_of_rows(self.weights, np.unique(history.item_idx[history.weight > 0]).tolist())
 
 
 @dataclass(frozen=True)
@@ -100,11 +104,13 @@ class NextItem:
 
     def score(self, history: History) -> Float32:
         """Return how strongly the latest items point to every item, float32 `(n_items,)`."""
+        return self.points_to(history).all(self.weights.shape[1])
+
+    def points_to(self, history: History) -> ItemScores:
+        """Return what `score` does, for the items that the history points to alone where that is cheaper."""
         latest = history.item_idx[history.weight > 0][-self.window :]
-        rows = self.weights[latest]
         strength = np.arange(len(latest), 0, -1, dtype=np.float32) ** np.float32(-self.fading)
-        each = np.repeat(strength, np.diff(rows.indptr)) * rows.data
-        return np.bincount(rows.indices, weights=each, minlength=self.weights.shape[1]).astype(np.float32)
+        return sum_of_rows(self.weights, latest.tolist(), strength)
 
 
 def _most_frequent(log: InteractionLog, config: EaseConfig | NextItemConfig) -> Int32:

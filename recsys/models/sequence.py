@@ -85,6 +85,11 @@ class SequenceModel:
         vector: Float32 = self._session.run(None, inputs)[0]
         return vector
 
+    @cached_property
+    def biased_vectors(self) -> Float32:
+        """Item vectors, bias behind them, float32 `(n_items, d + 1)`: their product with (user, 1) is a score."""
+        return np.ascontiguousarray(np.column_stack([self.item_vectors, self.item_bias]))
+
     def score(self, history: History) -> Float32:
         """Return how likely each item comes next, as a logit, float32 `(n_items,)`; zeros for an empty history."""
         if not len(history):

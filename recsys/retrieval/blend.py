@@ -10,6 +10,7 @@ from recsys.config import RetrievalConfig
 from recsys.histories import Request
 from recsys.retrieval.sources import CandidateSource
 
+Bool = npt.NDArray[np.bool_]
 Int32 = npt.NDArray[np.int32]
 
 _RANK_OFFSET = 60.0
@@ -36,27 +37,37 @@ class Candidates:
 
 
 def blend(
-    sources: Sequence[CandidateSource], request: Request, config: RetrievalConfig, *, n_items: int, exclude: Int32
+    sources: Sequence[CandidateSource],
+    request: Request,
+    config: RetrievalConfig,
+    *,
+    n_items: int,
+    exclude: Int32,
+    allowed: Bool | None = None,
 ) -> Candidates:
     """Return the best `n_candidates` items over all sources by reciprocal-rank fusion.
 
-    Items in `exclude` never return. Fusion is that of Cormack, Clarke and Büttcher (2009), constant 60; equal sums go
-    to the lower row. A request with candidates of its own gets exactly those, in their order, without repeats.
+    Items in `exclude` never return, nor those that are not `allowed` (bool `(n_items,)`, None for all): every source
+    leaves them out, so that what remains fills the list. Fusion is that of Cormack, Clarke and Büttcher (2009),
+    constant 60; equal sums go to the lower row. A request with candidates of its own gets exactly those, in their
+    order, without repeats.
     """
     names = tuple(source.name for source in sources)
     if request.candidates is not None:
         first = np.sort(np.unique(request.candidates, return_index=True)[1])
         given = request.candidates[first].astype(np.int32)
         return Candidates(given, np.zeros(len(given), np.uint8), names)
-    fused = np.zeros(n_items, np.float32)
-    bits = np.zeros(n_items, np.uint8)
-    for bit, source in enumerate(sources):
-        # Ask for as many more as may be taken away again, so that a long history does not starve the source.
-        rows = source.retrieve(request, config.per_source + len(exclude))
-        rows = rows[~np.isin(rows, exclude)][: config.per_source]
-        fused[rows] += 1.0 / (_RANK_OFFSET + 1.0 + np.arange(len(rows), dtype=np.float32))
-        bits[rows] |= np.uint8(1 << bit)
-    found = np.flatnonzero(bits)
-    order = np.lexsort((found, -fused[found]))[: config.n_candidates]
-    chosen = found[order].astype(np.int32)
-    return Candidates(chosen, bits[chosen], names)
+    if len(exclude):
+        allowed = np.ones(n_items, np.bool_) if allowed is None else allowed.copy()
+        allowed[exclude] = False
+    proposed = [source.retrieve(request, config.per_source, allowed) for source in sources]
+    rows = np.concatenate(proposed) if proposed else np.empty(0, np.int32)
+    lengths = [len(each) for each in proposed]
+    gain = np.concatenate([1.0 / (_RANK_OFFSET + 1.0 + np.arange(length)) for length in lengths] or [np.empty(0)])
+    source_bit = np.repeat(1 << np.arange(len(proposed)), lengths)
+    found, place = np.unique(rows, return_inverse=True)
+    fused = np.bincount(place, weights=gain, minlength=len(found))
+    bits = np.bincount(place, weights=source_bit, minlength=len(found)).astype(np.uint8)
+    # Sums of the same gains in another order may differ in the last bit; they are equal all the same.
+    order = np.lexsort((found, -np.round(fused, 12)))[: config.n_candidates]
+    return Candidates(found[order].astype(np.int32), bits[order], names)

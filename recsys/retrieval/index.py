@@ -1,38 +1,60 @@
-"""Nearest vectors by inner product: exact for small catalogues, FAISS HNSW for large ones."""
+"""Nearest vectors by inner product: exact for small catalogues, FAISS inverted lists for large ones."""
 
-from typing import Protocol
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, Protocol
 
 import faiss
 import numpy as np
 import numpy.typing as npt
 
+Bool = npt.NDArray[np.bool_]
 Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
 
-_NEIGHBOURS_PER_NODE = 32
-_BUILD_DEPTH = 128
-_SEARCH_DEPTH = 256
+# Lists per square root of the number of vectors, and the share of them that a search opens.
+_LISTS_PER_ROOT: Final = 4
+_OPENED: Final = 48
+_TRAINED_PER_LIST: Final = 50
+# The lists keep eight bits per dimension: what they find is ordered anew by the vectors themselves.
+_FOUND_PER_WANTED: Final = 2
+# Where a filter leaves fewer rows than this, all of them are compared.
+_EXACT_ROWS: Final = 10_000
+_ADDED_AT_ONCE: Final = 50_000
 
 
 class VectorIndex(Protocol):
     """Finds the items whose vectors have the largest inner product with a query."""
 
-    def search(self, query: Float32, n: int) -> Int32:
-        """Return at most `n` item rows, best first; ties go to the lower row."""
+    def search(self, query: Float32, n: int, allowed: Bool | None = None) -> Int32:
+        """Return at most `n` item rows, best first; ties go to the lower row.
+
+        allowed: bool `(n_items,)`, which rows may return; None for all.
+        """
+        ...
+
+    def touch(self, rows: Int32) -> None:
+        """Take note that the vectors of some rows were changed in place."""
         ...
 
 
-def top_n(scores: Float32, n: int) -> Int32:
-    """Return the rows of the `n` largest scores, best first, int32; ties go to the lower row; -inf never returns."""
+def top_n(scores: Float32, n: int, allowed: Bool | None = None) -> Int32:
+    """Return the rows of the `n` largest scores, best first, int32; ties go to the lower row; -inf never returns.
+
+    allowed: bool, one per score, which rows may return; None for all.
+    """
     n = min(n, len(scores))
     if n <= 0:
         return np.empty(0, np.int32)
-    rows = np.argpartition(-scores, n - 1)[:n] if n < len(scores) else np.arange(len(scores))
+    if allowed is not None:
+        scores = np.where(allowed, scores, -np.inf)
     if n < len(scores):
-        # argpartition picks any of the rows tied at the edge; take the lowest ones instead.
-        edge = scores[rows].min()
+        edge = np.partition(scores, len(scores) - n)[len(scores) - n]
         better = np.flatnonzero(scores > edge)
+        # Of the rows tied at the edge, the lowest ones.
         rows = np.concatenate([better, np.flatnonzero(scores == edge)[: n - len(better)]])
+    else:
+        rows = np.arange(len(scores))
     rows = rows[np.lexsort((rows, -scores[rows]))]
     return rows[scores[rows] > -np.inf].astype(np.int32)
 
@@ -43,24 +65,93 @@ class ExactIndex:
     def __init__(self, vectors: Float32) -> None:
         self._vectors = vectors
 
-    def search(self, query: Float32, n: int) -> Int32:
-        return top_n(self._vectors @ query, n)
+    def search(self, query: Float32, n: int, allowed: Bool | None = None) -> Int32:
+        return top_n(self._vectors @ query, n, allowed)
+
+    def touch(self, rows: Int32) -> None:
+        """Nothing to do: the vectors themselves are read."""
 
 
-class HnswIndex:
-    """FAISS HNSW over inner product. vectors: float32 `(n_items, d)`."""
+class InvertedIndex:
+    """FAISS inverted lists over vectors in eight bits, the best of which are compared exactly.
 
-    def __init__(self, vectors: Float32) -> None:
-        self._index = faiss.IndexHNSWFlat(vectors.shape[1], _NEIGHBOURS_PER_NODE, faiss.METRIC_INNER_PRODUCT)
-        self._index.hnsw.efConstruction = _BUILD_DEPTH
-        self._index.hnsw.efSearch = _SEARCH_DEPTH
-        self._index.add(np.ascontiguousarray(vectors))
+    vectors: float32 `(n_items, d)`. lists: None builds them, which takes a minute or two for a million items.
+    """
 
-    def search(self, query: Float32, n: int) -> Int32:
-        _, rows = self._index.search(query[None, :], n)
-        return rows[0][rows[0] >= 0].astype(np.int32)
+    def __init__(self, vectors: Float32, lists: Any = None) -> None:
+        self._vectors = vectors
+        self._lists = _build_lists(vectors) if lists is None else lists
+        self._lists.nprobe = min(_OPENED, self._lists.nlist)
+        # Rows that lie in another list than their vector now would: always compared.
+        self._touched: Int32 = np.empty(0, np.int32)
+
+    def search(self, query: Float32, n: int, allowed: Bool | None = None) -> Int32:
+        n_allowed = len(self._vectors) if allowed is None else int(allowed.sum())
+        if allowed is not None and n_allowed <= max(_EXACT_ROWS, n):
+            rows = np.flatnonzero(allowed).astype(np.int32)
+        else:
+            rows = self._approximately(query, n * _FOUND_PER_WANTED, allowed)
+            touched = self._touched if allowed is None else self._touched[allowed[self._touched]]
+            if len(touched):
+                rows = np.union1d(rows, touched)
+        return rows[top_n(self._vectors[rows] @ query, n)]
+
+    def touch(self, rows: Int32) -> None:
+        self._touched = np.union1d(self._touched, rows)
+
+    def save(self, path: Path) -> None:
+        """Write the lists, which `load` reads."""
+        faiss.write_index(self._lists, str(path))
+
+    @staticmethod
+    def load(path: Path, vectors: Float32) -> "InvertedIndex":
+        """Read lists that were built over these vectors; what is read stays on disk until it is searched."""
+        return InvertedIndex(vectors, faiss.read_index(str(path), faiss.IO_FLAG_MMAP))
+
+    def _approximately(self, query: Float32, n: int, allowed: Bool | None) -> Int32:
+        selected = {}
+        if allowed is not None:
+            selector: Any = faiss.IDSelectorBitmap
+            selected["sel"] = selector(np.packbits(allowed, bitorder="little"))
+        settings: Any = faiss.SearchParametersIVF
+        parameters = settings(nprobe=self._lists.nprobe, **selected)
+        _, found = self._lists.search(query[None, :], n, params=parameters)
+        return np.sort(found[0][found[0] >= 0]).astype(np.int32)
+
+
+class Indexes:
+    """The vector indexes of one set of models, each built once, whoever asks first.
+
+    exact_below: number of vectors from which search is approximate. ready: indexes by name that exist already.
+    """
+
+    def __init__(self, exact_below: int, ready: Mapping[str, VectorIndex] | None = None) -> None:
+        self._exact_below = exact_below
+        self._indexes: dict[str, VectorIndex] = dict(ready or {})
+
+    def of(self, name: str, vectors: Float32) -> VectorIndex:
+        """Return the index of that name, over these vectors: exact for fewer than `exact_below`."""
+        if name not in self._indexes:
+            self._indexes[name] = build_index(vectors, exact_below=self._exact_below)
+        return self._indexes[name]
+
+    def touch(self, rows: Int32) -> None:
+        """Take note that the vectors of some rows were changed."""
+        for index in self._indexes.values():
+            index.touch(rows)
 
 
 def build_index(vectors: Float32, *, exact_below: int) -> VectorIndex:
     """Return an exact index for fewer than `exact_below` vectors, else an approximate one."""
-    return ExactIndex(vectors) if len(vectors) < exact_below else HnswIndex(vectors)
+    return ExactIndex(vectors) if len(vectors) < exact_below else InvertedIndex(vectors)
+
+
+def _build_lists(vectors: Float32) -> Any:
+    n, d = vectors.shape
+    n_lists = max(1, min(int(_LISTS_PER_ROOT * n**0.5), n // 40))
+    lists = faiss.index_factory(d, f"IVF{n_lists},SQ8", faiss.METRIC_INNER_PRODUCT)
+    sample = vectors[:: max(1, n // (n_lists * _TRAINED_PER_LIST))]
+    lists.train(np.ascontiguousarray(sample))
+    for start in range(0, n, _ADDED_AT_ONCE):
+        lists.add(np.ascontiguousarray(vectors[start : start + _ADDED_AT_ONCE]))
+    return lists

@@ -5,39 +5,30 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from recsys.histories import History, Request
+from recsys.histories import Request
 from recsys.models.fitted import FittedModels
-from recsys.retrieval.index import VectorIndex, build_index, top_n
+from recsys.models.item_scores import ItemScores
+from recsys.retrieval.asked import Asked
+from recsys.retrieval.index import Indexes, VectorIndex, top_n
 
+Bool = npt.NDArray[np.bool_]
 Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
 
-_PROFILE_LENGTH = 30
-_PROFILE_DECAY = 0.9
 _HOUR_US = 3_600_000_000
-
-
-def history_profile(vectors: Float32, history: History) -> Float32:
-    """Return the decayed mean of the latest items' vectors, length 1, float32 `(d,)`; zeros without a history.
-
-    The newest of at most 30 items weighs its event weight, each one before it 0.9 times as much.
-    """
-    recent = history.last(_PROFILE_LENGTH)
-    if not len(recent):
-        return np.zeros(vectors.shape[1], np.float32)
-    decay = np.float32(_PROFILE_DECAY) ** np.arange(len(recent) - 1, -1, -1, dtype=np.float32)
-    mean = (decay * recent.weight) @ vectors[recent.item_idx]
-    norm = float(np.linalg.norm(mean))
-    return (mean / norm).astype(np.float32) if norm > 0 else mean.astype(np.float32)
+_KEPT_POPULAR = 2_000
 
 
 class CandidateSource(Protocol):
-    """One way of finding candidates."""
+    """One way of finding candidates. A request may come as `Asked`, which keeps what sources and features share."""
 
     name: str
 
-    def retrieve(self, request: Request, n: int) -> Int32:
-        """Return at most `n` item rows, best first, int32, without repeats; may be empty."""
+    def retrieve(self, request: Request, n: int, allowed: Bool | None = None) -> Int32:
+        """Return at most `n` item rows, best first, int32, without repeats; may be empty.
+
+        allowed: bool `(n_items,)`, which items may return; None for all.
+        """
         ...
 
     def score_all(self, request: Request) -> Float32:
@@ -50,38 +41,38 @@ class AlsSource:
 
     name = "als"
 
-    def __init__(self, models: FittedModels) -> None:
-        self._factors = models.factors
-        self._index = build_index(models.factors.placed, exact_below=models.config.retrieval.exact_below)
+    def __init__(self, models: FittedModels, indexes: Indexes) -> None:
+        self._models = models
+        self._index = indexes.of("factors", models.factors.placed)
 
-    def retrieve(self, request: Request, n: int) -> Int32:
-        return self._index.search(self._factors.fold_in(request.history), n) if len(request.history) else _none()
+    def retrieve(self, request: Request, n: int, allowed: Bool | None = None) -> Int32:
+        if not len(request.history):
+            return _none()
+        return self._index.search(Asked.of(self._models, request).user_factor, n, allowed)
 
     def score_all(self, request: Request) -> Float32:
-        return self._factors.placed @ self._factors.fold_in(request.history)
-
-
-class HistoryScorer(Protocol):
-    """A fitted model that scores every item by a history."""
-
-    def score(self, history: History) -> Float32:
-        """Return float32 `(n_items,)`; above 0 where the history speaks for an item."""
-        ...
+        return self._models.factors.placed @ Asked.of(self._models, request).user_factor
 
 
 class _ScorerSource:
-    """Proposes what a model scores highest, as far as it is above 0."""
+    """Proposes what a sparse item-to-item model scores highest, as far as it is above 0."""
 
-    def __init__(self, scorer: HistoryScorer) -> None:
-        self._scorer = scorer
+    def __init__(self, models: FittedModels, _: Indexes) -> None:
+        self._models = models
 
-    def retrieve(self, request: Request, n: int) -> Int32:
-        scores = self._scorer.score(request.history)
-        rows = top_n(scores, n)
-        return rows[scores[rows] > 0]
+    def retrieve(self, request: Request, n: int, allowed: Bool | None = None) -> Int32:
+        scores = self._scores(Asked.of(self._models, request))
+        if scores.rows is not None and allowed is not None:
+            allowed = allowed[scores.rows]
+        places = top_n(scores.values, n, allowed)
+        places = places[scores.values[places] > 0]
+        return places if scores.rows is None else scores.rows[places].astype(np.int32)
 
     def score_all(self, request: Request) -> Float32:
-        return self._scorer.score(request.history)
+        return self._scores(Asked.of(self._models, request)).all(self._models.n_rows)
+
+    def _scores(self, asked: Asked) -> ItemScores:
+        raise NotImplementedError
 
 
 class CovisitationSource(_ScorerSource):
@@ -89,8 +80,8 @@ class CovisitationSource(_ScorerSource):
 
     name = "covisitation"
 
-    def __init__(self, models: FittedModels) -> None:
-        super().__init__(models.covisitation)
+    def _scores(self, asked: Asked) -> ItemScores:
+        return asked.covisitation(asked.history)
 
 
 class EaseSource(_ScorerSource):
@@ -98,8 +89,8 @@ class EaseSource(_ScorerSource):
 
     name = "ease"
 
-    def __init__(self, models: FittedModels) -> None:
-        super().__init__(models.ease)
+    def _scores(self, asked: Asked) -> ItemScores:
+        return asked.ease(asked.history)
 
 
 class NextItemSource(_ScorerSource):
@@ -107,8 +98,8 @@ class NextItemSource(_ScorerSource):
 
     name = "next_item"
 
-    def __init__(self, models: FittedModels) -> None:
-        super().__init__(models.next_item)
+    def _scores(self, asked: Asked) -> ItemScores:
+        return asked.next_item(asked.history)
 
 
 class SequenceSource:
@@ -116,23 +107,23 @@ class SequenceSource:
 
     name = "sequence"
 
-    def __init__(self, models: FittedModels) -> None:
-        self._sequence = models.sequence
-        self._n_items = len(models.catalogue)
+    def __init__(self, models: FittedModels, indexes: Indexes) -> None:
+        self._models = models
         self._index: VectorIndex | None = None
-        if self._sequence is not None:
-            vectors = np.column_stack([self._sequence.item_vectors, self._sequence.item_bias])
-            self._index = build_index(np.ascontiguousarray(vectors), exact_below=models.config.retrieval.exact_below)
+        if models.sequence is not None:
+            self._index = indexes.of("sequence", models.sequence.biased_vectors)
 
-    def retrieve(self, request: Request, n: int) -> Int32:
-        if self._sequence is None or self._index is None or not len(request.history):
+    def retrieve(self, request: Request, n: int, allowed: Bool | None = None) -> Int32:
+        user = Asked.of(self._models, request).sequence_vector
+        if user is None or self._index is None or not len(request.history):
             return _none()
-        return self._index.search(np.append(self._sequence.user_vector(request.history), np.float32(1.0)), n)
+        return self._index.search(np.append(user, np.float32(1.0)), n, allowed)
 
     def score_all(self, request: Request) -> Float32:
-        if self._sequence is None:
-            return np.zeros(self._n_items, np.float32)
-        return self._sequence.score(request.history)
+        model, user = self._models.sequence, Asked.of(self._models, request).sequence_vector
+        if model is None or user is None or not len(request.history):
+            return np.zeros(self._models.n_rows, np.float32)
+        return model.biased_vectors @ np.append(user, np.float32(1.0))
 
 
 class TextSource:
@@ -140,16 +131,16 @@ class TextSource:
 
     name = "text"
 
-    def __init__(self, models: FittedModels) -> None:
-        self._embeddings = models.item_embeddings
-        self._index = build_index(models.item_embeddings, exact_below=models.config.retrieval.exact_below)
+    def __init__(self, models: FittedModels, indexes: Indexes) -> None:
+        self._models = models
+        self._index = indexes.of("text", models.item_embeddings)
 
-    def retrieve(self, request: Request, n: int) -> Int32:
-        profile = history_profile(self._embeddings, request.history)
-        return self._index.search(profile, n) if profile.any() else _none()
+    def retrieve(self, request: Request, n: int, allowed: Bool | None = None) -> Int32:
+        profile = Asked.of(self._models, request).text_profile(request.history)
+        return self._index.search(profile, n, allowed) if profile.any() else _none()
 
     def score_all(self, request: Request) -> Float32:
-        return self._embeddings @ history_profile(self._embeddings, request.history)
+        return self._models.item_embeddings @ Asked.of(self._models, request).text_profile(request.history)
 
 
 class PopularSource:
@@ -157,28 +148,33 @@ class PopularSource:
 
     name = "popular"
 
-    def __init__(self, models: FittedModels) -> None:
+    def __init__(self, models: FittedModels, _: Indexes) -> None:
         self._counters = models.counters
-        self._all = np.arange(len(models.catalogue), dtype=np.int32)
+        self._all = np.arange(models.n_rows, dtype=np.int32)
         windows = sorted(models.config.features.windows_hours)
         self._window_us = int(windows[len(windows) // 2] * _HOUR_US)
-        self._latest: tuple[tuple[int, int], Float32] | None = None
+        self._latest: tuple[tuple[int, int], Float32, Int32] | None = None
 
-    def retrieve(self, request: Request, n: int) -> Int32:
-        return top_n(self.score_all(request), n)
+    def retrieve(self, request: Request, n: int, allowed: Bool | None = None) -> Int32:
+        scores, best = self._now(request)
+        if allowed is None:
+            return best[:n] if n <= len(best) else top_n(scores, n)
+        found = best[allowed[best]][:n]
+        return found if len(found) == n else top_n(scores, n, allowed)
 
     def score_all(self, request: Request) -> Float32:
+        return self._now(request)[0]
+
+    def _now(self, request: Request) -> tuple[Float32, Int32]:
+        """Return every item's score and the best rows, as of the request; kept until a count can have changed."""
         state = self._counters.state_at(request.as_of_us)
         latest = self._latest
-        if latest is not None and latest[0] == state:
-            return latest[1]
-        scores = self._count(request)
-        self._latest = (state, scores)
-        return scores
-
-    def _count(self, request: Request) -> Float32:
-        counts = self._counters.count("interactions", self._all, request.as_of_us, (self._window_us, None))
-        return (counts[:, 0] + counts[:, 1] / (counts[:, 1].max() + 1.0)).astype(np.float32)
+        if latest is None or latest[0] != state:
+            counts = self._counters.count("interactions", self._all, request.as_of_us, (self._window_us, None))
+            scores = (counts[:, 0] + counts[:, 1] / (counts[:, 1].max() + 1.0)).astype(np.float32)
+            latest = (state, scores, top_n(scores, _KEPT_POPULAR))
+            self._latest = latest
+        return latest[1], latest[2]
 
 
 class ColdSource:
@@ -186,18 +182,19 @@ class ColdSource:
 
     name = "cold"
 
-    def __init__(self, models: FittedModels) -> None:
-        self._factors = models.factors
-        self._cold = np.flatnonzero(~models.factors.is_warm).astype(np.int32)
-        self._vectors = np.ascontiguousarray(models.factors.content[self._cold])
+    def __init__(self, models: FittedModels, indexes: Indexes) -> None:
+        self._models = models
+        self._index = indexes.of("content", models.factors.content)
 
-    def retrieve(self, request: Request, n: int) -> Int32:
-        if not len(request.history) or not len(self._cold):
+    def retrieve(self, request: Request, n: int, allowed: Bool | None = None) -> Int32:
+        is_cold = ~self._models.factors.is_warm
+        if not len(request.history) or not is_cold.any():
             return _none()
-        return self._cold[top_n(self._vectors @ self._factors.fold_in(request.history), n)]
+        allowed = is_cold if allowed is None else is_cold & allowed
+        return self._index.search(Asked.of(self._models, request).user_factor, n, allowed)
 
     def score_all(self, request: Request) -> Float32:
-        return self._factors.content @ self._factors.fold_in(request.history)
+        return self._models.factors.content @ Asked.of(self._models, request).user_factor
 
 
 _SOURCES: dict[str, type] = {
@@ -215,9 +212,10 @@ _SOURCES: dict[str, type] = {
 }
 
 
-def build_sources(models: FittedModels) -> tuple[CandidateSource, ...]:
-    """Return the sources that the configuration names, in its order."""
-    return tuple(_SOURCES[name](models) for name in models.config.retrieval.sources)
+def build_sources(models: FittedModels, indexes: Indexes | None = None) -> tuple[CandidateSource, ...]:
+    """Return the sources that the configuration names, in its order. indexes: None builds what they need."""
+    indexes = indexes or Indexes(models.config.retrieval.exact_below)
+    return tuple(_SOURCES[name](models, indexes) for name in models.config.retrieval.sources)
 
 
 def _none() -> Int32:

@@ -7,11 +7,12 @@ import pytest
 
 from recsys.histories import History, Request
 from recsys.models.fitted import FittedModels
+from recsys.retrieval.asked import history_profile
 from recsys.retrieval.blend import blend
-from recsys.retrieval.sources import CandidateSource, build_sources, history_profile
+from recsys.retrieval.sources import CandidateSource, build_sources
 
 SOURCES = ("als", "ease", "next_item", "sequence", "covisitation", "text", "popular", "cold")
-EXACT_BELOW = {"exact": 1_000_000, "hnsw": 1}
+EXACT_BELOW = {"exact": 1_000_000, "inverted": 1}
 NOTHING = np.empty(0, np.int32)
 
 

@@ -1,35 +1,30 @@
 """What every event store promises, run against each."""
 
-import os
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import sqlalchemy as sa
 
+from recsys.event_tables import events_table
 from serving.errors import EventConflictError, StoreError
-from serving.store import Added, Event, EventStore, SqlEventStore, events_table
+from serving.store import Added, Event, EventStore, SqlEventStore
 
-POSTGRES_URL = os.environ.get("RECSYS_TEST_POSTGRES", "")
-DURABLE = ["file", *(["postgres"] if POSTGRES_URL else [])]
-OpenStore = Callable[[], EventStore]
+DURABLE = ["file", "postgres"]
+OpenStore = Callable[[], SqlEventStore]
 
 
 @pytest.fixture(params=[*DURABLE, "memory"])
 def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenStore]:
     """Opens the same empty store, as often as it is called; one in memory is opened once."""
-    url = {"file": f"sqlite:///{tmp_path / 'events.db'}", "memory": "sqlite://", "postgres": POSTGRES_URL}[
-        request.param
-    ]
     if request.param == "postgres":
-        engine = sa.create_engine(url)
-        events_table.drop(engine, checkfirst=True)
-        engine.dispose()
-    opened: list[EventStore] = []
+        url = request.getfixturevalue("postgres").new_database("contract")
+    else:
+        url = {"file": f"sqlite:///{tmp_path / 'events.db'}", "memory": "sqlite://"}[request.param]
+    opened: list[SqlEventStore] = []
 
-    def opener() -> EventStore:
+    def opener() -> SqlEventStore:
         if not opened or request.param != "memory":
             opened.append(SqlEventStore(url))
         return opened[-1]
@@ -42,12 +37,6 @@ def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenS
 @pytest.fixture
 def store(open_store: OpenStore) -> EventStore:
     return open_store()
-
-
-def test_postgresql_keeps_the_contract_too() -> None:
-    if not POSTGRES_URL:
-        pytest.skip("no PostgreSQL to test with; set RECSYS_TEST_POSTGRES to the SQLAlchemy URL of an empty database")
-    assert POSTGRES_URL.startswith("postgresql")
 
 
 def event(event_id: str, timestamp_us: int = 10, **changes: object) -> Event:
@@ -163,7 +152,7 @@ def test_a_batch_of_a_thousand_events_is_taken(store: EventStore) -> None:
 def test_since_yields_later_events_of_all_users_in_order_of_time(
     store: EventStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serving.store._PAGE", 3)  # the second page begins amid events of one moment
+    monkeypatch.setattr("serving.sql_store._PAGE", 3)  # the second page begins amid events of one moment
     store.add([event(f"e{t}", t // 2, user_id=f"u{t % 3}") for t in (9, 8, 7, 6, 5, 4, 3, 2)], received_us=99)
 
     assert [e.event_id for e in store.since(1)] == ["e5", "e4", "e7", "e6", "e9", "e8"]
@@ -211,7 +200,7 @@ def test_threads_that_send_the_same_events_store_each_once(open_store: OpenStore
 
 def test_a_store_whose_table_is_gone_says_so(open_store: OpenStore, store: EventStore) -> None:
     assert isinstance(store, SqlEventStore)
-    events_table.drop(store._engine)
+    events_table.drop(store._database.engine)
 
     with pytest.raises(StoreError, match=r"cannot be read: .*events.*; check that it exists"):
         store.newest_of("ann", 10)

@@ -19,9 +19,10 @@ class Source:
     rows: list[int]
     asked: int = 0
 
-    def retrieve(self, request: Request, n: int) -> np.ndarray:
+    def retrieve(self, request: Request, n: int, allowed: np.ndarray | None = None) -> np.ndarray:
         self.asked = n
-        return np.array(self.rows[:n], np.int32)
+        rows = [row for row in self.rows if allowed is None or allowed[row]]
+        return np.array(rows[:n], np.int32)
 
     def score_all(self, request: Request) -> np.ndarray:
         raise NotImplementedError
@@ -54,12 +55,27 @@ def test_only_the_best_are_kept() -> None:
     assert _blend([Source("one", [7, 6, 5]), Source("two", [6, 7])], n_candidates=2).item_idx.tolist() == [6, 7]
 
 
-def test_excluded_items_never_return_and_the_source_is_asked_for_more_instead() -> None:
+def test_excluded_items_never_return_and_the_source_proposes_others_instead() -> None:
     source = Source("one", [7, 6, 5, 4, 3, 2])
     found = _blend([source], exclude=[7, 5, 0], per_source=3)
 
     assert found.item_idx.tolist() == [6, 4, 3]
-    assert source.asked == 6
+    assert source.asked == 3
+
+
+def test_what_is_not_allowed_never_returns_and_the_caller_keeps_the_mask() -> None:
+    allowed = np.array([1, 1, 1, 0, 0, 0, 1, 1], np.bool_)
+    found = blend(
+        [Source("one", [7, 6, 5, 4, 3, 2])],
+        REQUEST,
+        RetrievalConfig(per_source=2),
+        n_items=8,
+        exclude=np.array([6], np.int32),
+        allowed=allowed,
+    )
+
+    assert found.item_idx.tolist() == [7, 2]
+    assert allowed.tolist() == [1, 1, 1, 0, 0, 0, 1, 1]
 
 
 def test_no_source_may_propose_more_than_its_share() -> None:

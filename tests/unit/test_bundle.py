@@ -21,6 +21,7 @@ from recsys.models.sentiment import RatingScale, SentimentHead
 FILES = (
     "arrays.safetensors",
     "counters.npz",
+    "content_map.npz",
     "covisitation.npz",
     "ease.npz",
     "encoder/encoder.json",

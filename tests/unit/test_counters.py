@@ -204,3 +204,28 @@ def test_no_event_is_lost_between_threads() -> None:
         thread.join()
 
     assert counters.count("interactions", ITEMS, 10**9)[:, 0].tolist() == [1.5, n_threads * n_events, 7.0]
+
+
+HOUR = 3_600_000_000
+
+
+def test_kept_counts_are_those_that_would_be_read() -> None:
+    rng = np.random.default_rng(0)
+    items, times = rng.integers(0, 5, 200).astype(np.int32), rng.integers(0, 40, 200) * HOUR
+    fresh, keeping = (
+        Counters(*(BucketCounts.build(items, times + shift, None, bucket_us=HOUR) for shift in (0, 7, 9)))
+        for _ in range(2)
+    )
+    keeping.keep_for(6)
+    rows = np.array([5, 0, 3, 3], np.int32)
+    windows = (None, HOUR, 5 * HOUR // 2)
+    for as_of in (3 * HOUR, 3 * HOUR + 5, 7 * HOUR // 2, 20 * HOUR, 4 * HOUR, 90 * HOUR, 91 * HOUR):
+        for counters in (fresh, keeping):
+            counters.record(3, as_of, kind="interactions")
+            counters.record(4, as_of, kind="shown")
+        for _ in range(2):
+            for kind in ("interactions", "shown", "clicked"):
+                expected = fresh.count(kind, rows, as_of, windows)
+                assert keeping.count(kind, rows, as_of, windows).tolist() == expected.tolist()
+            assert keeping.first_seen_us(rows, as_of).tolist() == fresh.first_seen_us(rows, as_of).tolist()
+            assert keeping.last_seen_us(rows, as_of).tolist() == fresh.last_seen_us(rows, as_of).tolist()

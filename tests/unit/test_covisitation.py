@@ -99,10 +99,11 @@ def test_no_history_and_items_that_were_never_seen_point_nowhere() -> None:
     assert not model.score(_history([4])).any()
 
 
-def test_the_row_of_an_item_is_what_it_alone_points_to() -> None:
+def test_between_items_stands_what_the_first_alone_points_to() -> None:
     model = Covisitation.fit(_log([[0, 1, 3], [0, 1]]), _config())
 
-    assert model.row(0).tolist() == [0, 2.0, 0, 0.5, 0]
+    assert model.between(0, np.array([3, 0, 1, 4], np.int32)).tolist() == [0.5, 0, 2.0, 0]
+    assert model.between(4, np.array([3, 0], np.int32)).tolist() == [0, 0]
 
 
 @pytest.mark.parametrize("sequences", [[[0]], [[0], [1], [2]], [[3, 3, 3]]])

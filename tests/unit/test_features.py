@@ -184,7 +184,7 @@ def test_collaborative_scores_compare_factors_and_transitions() -> None:
     columns = _columns(collaborative, context)
     placed = np.array([[2, 0], [3, 4], [0, 1], [2, 0], [-1, 0]])  # item 3 is cold and lies where its content says
 
-    assert columns["als_score"] == _near((placed @ context.user_factor).tolist())
+    assert columns["als_score"] == _near((placed @ context.asked.user_factor).tolist())
     assert columns["als_last"] == _near([1.0, 0.6, 0.0, 1.0, -1.0])
     # cosines to items 3, 1 and 0
     assert columns["als_max"] == _near([1.0, 1.0, 0.8, 1.0, -0.6])

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from recsys.retrieval.index import ExactIndex, HnswIndex, build_index, top_n
+from recsys.retrieval.index import ExactIndex, InvertedIndex, build_index, top_n
 
 INF = np.inf
 
@@ -43,13 +43,13 @@ def test_the_exact_index_orders_by_inner_product_and_not_by_angle() -> None:
 def test_the_approximate_index_finds_what_the_exact_one_finds_in_a_small_catalogue() -> None:
     vectors = np.random.default_rng(0).normal(size=(400, 12)).astype(np.float32)
     queries = np.random.default_rng(1).normal(size=(20, 12)).astype(np.float32)
-    exact, approximate = ExactIndex(vectors), HnswIndex(vectors)
+    exact, approximate = ExactIndex(vectors), InvertedIndex(vectors)
 
     shared = [len(np.intersect1d(exact.search(q, 10), approximate.search(q, 10))) for q in queries]
     assert np.mean(shared) >= 9.5
 
 
-@pytest.mark.parametrize("make", [ExactIndex, HnswIndex])
+@pytest.mark.parametrize("make", [ExactIndex, InvertedIndex])
 def test_more_than_there_is_gives_all_there_is(make: type) -> None:
     rows = make(np.eye(3, 5, dtype=np.float32)).search(np.array([3, 1, 2, 0, 0], np.float32), 10)
 
@@ -57,6 +57,6 @@ def test_more_than_there_is_gives_all_there_is(make: type) -> None:
     assert rows.dtype == np.int32
 
 
-@pytest.mark.parametrize(("n", "expected"), [(9, ExactIndex), (10, HnswIndex), (11, HnswIndex)])
+@pytest.mark.parametrize(("n", "expected"), [(9, ExactIndex), (10, InvertedIndex), (11, InvertedIndex)])
 def test_size_decides_which_index_is_built(n: int, expected: type) -> None:
     assert type(build_index(np.ones((n, 2), np.float32), exact_below=10)) is expected

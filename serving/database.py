@@ -1,0 +1,216 @@
+"""The connection to SQLite or PostgreSQL: opened, brought up to date, read, written, and its failures told."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+
+from recsys.event_tables import feeds_table
+from serving.errors import StoreError
+from serving.migrate import bring_up_to_date
+
+_BUSY_TIMEOUT_MS: Final = 5_000
+_CONNECT_TIMEOUT_S: Final = 2
+_STATEMENT_TIMEOUT_MS: Final = 10_000
+_NETWORK_TIMEOUT_MS: Final = 5_000
+_POOL_SIZE: Final = 8
+_MAX_CONNECTIONS: Final = 40
+_POOL_TIMEOUT_S: Final = 2.0
+_LIBPQ_DRIVERS: Final = ("psycopg", "psycopg2")
+_SQLITE: Final = "sqlite"
+_IN_MEMORY: Final = (None, "", ":memory:")
+
+T = TypeVar("T")
+
+
+class Database:
+    """A database whose schema is that of this code. May be used from several threads at once.
+
+    A file of SQLite, memory with `sqlite://`, or PostgreSQL. Whatever another version of this code wrote is brought up
+    to date on opening.
+
+    Raises:
+        StoreError: the URL cannot be used, the database cannot be reached, or a newer version wrote it.
+    """
+
+    def __init__(self, url: str) -> None:
+        try:
+            parsed = sa.make_url(url)
+        except ArgumentError:
+            raise StoreError(
+                "the store's URL is no SQLAlchemy URL; it should read like sqlite:///recsys.db or "
+                "postgresql+psycopg://user:password@host/database"
+            ) from None
+        self.shown_url = parsed.render_as_string(hide_password=True)
+        if parsed.get_backend_name() not in (_SQLITE, "postgresql"):
+            raise StoreError(f"the event store {self.shown_url} is neither SQLite nor PostgreSQL; use one of these")
+        try:
+            self.engine = _sqlite_engine(parsed) if parsed.get_backend_name() == _SQLITE else _server_engine(parsed)
+        except ImportError as error:
+            raise StoreError(
+                f"the event store {self.shown_url} needs the Python package {error.name}; install it beside this one "
+                "(for PostgreSQL: pip install 'recsys-engine[postgres]')"
+            ) from error
+        self.is_sqlite = self.engine.dialect.name == _SQLITE
+        self._driver_error: type[Exception] = self.engine.dialect.loaded_dbapi.Error
+        # The isolation level is the connection's in PostgreSQL; in SQLite a transaction is begun by hand.
+        self._writing = (
+            self.engine if self.is_sqlite else self.engine.execution_options(isolation_level="READ COMMITTED")
+        )
+        try:
+            bring_up_to_date(self.engine, self.shown_url)
+        except SQLAlchemyError as error:
+            self.engine.dispose()
+            raise self.failed("opened", error) from error
+        except StoreError:
+            self.engine.dispose()
+            raise
+
+    def read(self, statement: sa.Executable, parameters: Mapping[str, Any] | None = None) -> Sequence[sa.Row[Any]]:
+        """Return all rows of one statement.
+
+        Raises:
+            StoreError: the database cannot be read.
+        """
+        try:
+            return _once_more(lambda: self._rows(statement, parameters))
+        except SQLAlchemyError as error:
+            raise self.failed("read", error) from error
+
+    def prepared(self, statement: sa.CompoundSelect[Any]) -> Callable[[Mapping[str, Any]], Sequence[Sequence[Any]]]:
+        """Return a function from parameters to the rows of one small statement that every request asks.
+
+        It hands the statement to the driver: SQLAlchemy's execution costs more than such a statement itself. The
+        function raises as `read` does.
+        """
+        compiled = statement.compile(dialect=self.engine.dialect)
+        text, order = str(compiled), compiled.positiontup if compiled.positional else None
+
+        def rows_of(parameters: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
+            given = parameters if order is None else tuple(parameters[name] for name in order)
+            rows = self._driver_rows(text, given)
+            return self.read(statement, parameters) if rows is None else rows
+
+        return rows_of
+
+    def write(self, work: Callable[[sa.Connection], T]) -> T:
+        """Return what `work` returns, which runs in one transaction that is durable afterwards.
+
+        `work` may be run a second time where the connection was lost, so it must bear that its first run took effect.
+
+        Raises:
+            StoreError: the database cannot be written; nothing of the work was stored.
+        """
+        try:
+            return _once_more(lambda: self._transact(work))
+        except SQLAlchemyError as error:
+            raise self.failed("written; nothing of the batch was stored", error) from error
+
+    def close(self) -> None:
+        """Release all connections."""
+        self.engine.dispose()
+
+    def failed(self, what: str, error: SQLAlchemyError) -> StoreError:
+        """Return the error to raise for a failure of the database."""
+        cause = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+        return StoreError(
+            f"the event store {self.shown_url} cannot be {what}: {cause}; check that it exists, can be reached and "
+            "has room and permission to write"
+        )
+
+    def _rows(self, statement: sa.Executable, parameters: Mapping[str, Any] | None) -> Sequence[sa.Row[Any]]:
+        with self.engine.connect() as connection:
+            return connection.execute(statement, parameters).all()
+
+    def _driver_rows(self, text: str, parameters: Any) -> Sequence[Sequence[Any]] | None:
+        """Return the rows of a statement, None where the driver failed: `read` then finds out why, or succeeds."""
+        try:
+            connection = self.engine.raw_connection()
+        except SQLAlchemyError as error:
+            raise self.failed("read", error) from error
+        try:
+            cursor = connection.cursor()
+            cursor.execute(text, parameters)
+            return cursor.fetchall()
+        except self._driver_error:
+            connection.invalidate()
+            return None
+        finally:
+            connection.close()
+
+    def _transact(self, work: Callable[[sa.Connection], T]) -> T:
+        with self._writing.begin() as connection:
+            if self.is_sqlite:
+                # Takes the write lock at once: what is read afterwards cannot change before the commit.
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+            return work(connection)
+
+
+def next_numbers(connection: sa.Connection, feed: str, count: int = 1) -> int:
+    """Return the first of `count` new numbers of a feed, which others wait for until this transaction ends."""
+    statement = sa.update(feeds_table).where(feeds_table.c.name == feed).values(last=feeds_table.c.last + count)
+    last: int = connection.execute(statement.returning(feeds_table.c.last)).scalar_one()
+    return last - count + 1
+
+
+def _once_more(work: Callable[[], T]) -> T:
+    """Return what `work` returns; where the connection turns out to be lost, as after a restart, try a new one once."""
+    try:
+        return work()
+    except DBAPIError as error:
+        if not error.connection_invalidated:
+            raise
+        return work()
+
+
+def _server_engine(url: sa.URL) -> sa.Engine:
+    """Return an engine whose calls end: an absent server is known within seconds. The URL's own query goes first."""
+    given: dict[str, Any] = {}
+    if url.get_driver_name() in _LIBPQ_DRIVERS:
+        limits = {
+            "connect_timeout": _CONNECT_TIMEOUT_S,
+            "tcp_user_timeout": _NETWORK_TIMEOUT_MS,
+            "options": f"-c statement_timeout={_STATEMENT_TIMEOUT_MS}",
+        }
+        given = {name: value for name, value in limits.items() if name not in url.query}
+    return sa.create_engine(
+        url,
+        isolation_level="AUTOCOMMIT",  # a read is one statement and needs no transaction around it
+        pool_size=_POOL_SIZE,
+        max_overflow=_MAX_CONNECTIONS - _POOL_SIZE,
+        pool_timeout=_POOL_TIMEOUT_S,
+        connect_args=given,
+    )
+
+
+def _sqlite_engine(url: sa.URL) -> sa.Engine:
+    # A database in memory lives in its connection: there is one, and threads take turns with it.
+    engine = (
+        sa.create_engine(
+            url,
+            isolation_level="AUTOCOMMIT",
+            poolclass=sa.QueuePool,
+            pool_size=1,
+            max_overflow=0,
+            connect_args={"check_same_thread": False},
+        )
+        if url.database in _IN_MEMORY
+        else sa.create_engine(
+            url, isolation_level="AUTOCOMMIT", pool_size=_POOL_SIZE, max_overflow=_MAX_CONNECTIONS - _POOL_SIZE
+        )
+    )
+
+    @sa.event.listens_for(engine, "connect")
+    def set_pragmas(connection: Any, _: object) -> None:
+        cursor = connection.cursor()
+        for pragma in (
+            f"busy_timeout = {_BUSY_TIMEOUT_MS}",
+            "journal_mode = WAL",
+            "synchronous = FULL",
+            "foreign_keys = ON",
+        ):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    return engine

@@ -1,0 +1,89 @@
+"""The server: one process or several on one port, until they are told to stop."""
+
+import os
+import secrets
+import shutil
+import signal
+import tempfile
+from typing import Any
+
+import uvicorn
+from uvicorn.supervisors import Multiprocess
+
+from serving.access import needs_keys
+from serving.logs import configure_logging
+from serving.protocol import BoundedProtocol
+from serving.settings import Settings
+from serving.telemetry import SHARED_FOLDER_VARIABLE
+
+
+def serve(settings: Settings) -> None:
+    """Run the server until it is told to stop (SIGTERM or SIGINT); what was begun is answered first.
+
+    Raises:
+        ConfigError: API keys are switched off on a host that others reach.
+        SystemExit: the port is taken, or a process could not start.
+    """
+    needs_keys(settings)
+    if not settings.log_secret:
+        settings = settings.model_copy(update={"log_secret": secrets.token_hex()})
+    # The processes read their settings from the environment, one process as several.
+    settings.export()
+    configure_logging(settings.log_format, settings.log_level)
+    config = uvicorn.Config("serving.server:create_process_app", factory=True, **_options(settings))
+    if settings.workers == 1:
+        _serve_alone(config)
+    else:
+        _serve_with_workers(config)
+
+
+def create_process_app() -> Any:
+    """Return the application of one process of the server, whose log is set up."""
+    from serving.app import create_app
+
+    settings = Settings.from_environment()
+    configure_logging(settings.log_format, settings.log_level)
+    return create_app(settings)
+
+
+def _options(settings: Settings) -> dict[str, Any]:
+    return {
+        "host": settings.host,
+        "port": settings.port,
+        "workers": settings.workers,
+        "http": BoundedProtocol,
+        "ws": "none",
+        "log_config": None,
+        "access_log": False,
+        "server_header": False,
+        # Whether a call was forwarded is for `serving.access` to see.
+        "proxy_headers": False,
+        "timeout_keep_alive": settings.keep_alive_s,
+        "timeout_graceful_shutdown": settings.drain_s,
+        # A process that reads a large model may hold the interpreter for seconds; it is not hung.
+        "timeout_worker_healthcheck": 60,
+    }
+
+
+def _serve_alone(config: uvicorn.Config) -> None:
+    server = uvicorn.Server(config)
+    # The server raises the signal that ended it once more when it is done. An ordered end shall be exit status 0.
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    try:
+        server.run()
+    except KeyboardInterrupt:
+        return
+    if not server.started:
+        raise SystemExit(3)
+
+
+def _serve_with_workers(config: uvicorn.Config) -> None:
+    # Where the processes put their figures together; Prometheus's library looks for it when it is imported.
+    folder = tempfile.mkdtemp(prefix="recsys-metrics-")
+    os.environ[SHARED_FOLDER_VARIABLE] = folder
+    try:
+        socket = config.bind_socket()
+        Multiprocess(config, sockets=[socket]).run()
+    finally:
+        del os.environ[SHARED_FOLDER_VARIABLE]
+        shutil.rmtree(folder, ignore_errors=True)
