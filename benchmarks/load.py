@@ -104,9 +104,7 @@ class _Driver:
         self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
         self._slots = asyncio.Semaphore(_MAX_CONNECTIONS)
 
-    async def run(
-        self, shots: Sequence[Shot], chosen: npt.NDArray[np.int64], due: Floats, seconds: float
-    ) -> Answers:
+    async def run(self, shots: Sequence[Shot], chosen: npt.NDArray[np.int64], due: Floats, seconds: float) -> Answers:
         kinds = tuple(dict.fromkeys(shot.kind for shot in shots))
         latency, lag = np.zeros(len(due)), np.zeros(len(due))
         status, degraded = np.zeros(len(due), np.int64), np.zeros(len(due), np.bool_)
