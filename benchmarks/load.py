@@ -1,8 +1,8 @@
 """An open-loop load generator: requests leave on a schedule, whether or not earlier ones were answered.
 
 The time of an answer counts from when its request was due, so that waiting in front of a busy server is in it.
-It speaks HTTP/1.1 over asyncio streams with bodies made beforehand (by `recsys.client.calls`): httpx takes some tenths of
-a millisecond of CPU per request, which on a small machine would be taken from the server.
+It speaks HTTP/1.1 over asyncio streams with bodies made beforehand by `recsys.client.calls`: what a full HTTP client
+takes of the CPU for each request would, on a small machine, be taken from the server.
 """
 
 import asyncio

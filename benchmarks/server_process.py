@@ -1,4 +1,4 @@
-"""A server of the real kind, started for a measurement: its address, its CPU time and its memory, over all processes."""
+"""A server of the real kind, started for a measurement: its address, CPU time and memory, over all processes."""
 
 import os
 import socket

@@ -91,9 +91,6 @@ class BoundedProtocol(HttpToolsProtocol):
         head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
         self.transport.write(STATUS_LINE[status] + head + body)
         self.transport.close()
-        if self.cycle is not None and not self.cycle.response_complete:
-            # An earlier request on this connection may still be at work; its answer has nowhere to go.
-            self.cycle.disconnected = True
 
     def _unset_timer(self) -> None:
         if self._timer is not None:
