@@ -10,7 +10,7 @@ PEERS := .venv-peers/bin
 PEERS_STAMP := .venv-peers/installed
 PEERS_PINS := benchmarks/peers/constraints.txt
 
-.PHONY: demo test setup lint format docs serve clean bench bench-peers
+.PHONY: demo test setup lint format docs serve clean bench bench-peers bench-serving soak
 .DEFAULT_GOAL := help
 
 help:
@@ -20,6 +20,8 @@ help:
 	@echo 'make lint    style, types and import contracts'
 	@echo 'make docs    write the generated parts of docs/ and configs/'
 	@echo 'make bench         measure the quality on all suites, with ablations and peers; takes hours, can be interrupted'
+	@echo 'make bench-serving measure the running service: latency, capacity, CPU, memory'
+	@echo 'make soak    ten minutes of load with events coming in, then 10,000 cases of fuzz'
 	@echo 'make bench-peers   set up the libraries to compare with, in .venv-peers'
 	@echo 'make setup   only make .venv'
 	@echo 'make clean   remove what the tools left, but neither .venv nor models'
@@ -63,6 +65,19 @@ bench: setup bench-peers
 	@$(BIN)/python benchmarks/diversity.py --markdown docs/diversity.md
 	@$(BIN)/python benchmarks/sentiment.py --work $(BENCH_WORK)/sentiment --out benchmarks/results/sentiment.json
 	@$(BIN)/python benchmarks/goals.py --page docs/results.md
+
+# A bundle's folder, or a data folder to train on: make bench-serving BENCH_SERVING='--bundle FOLDER'
+BENCH_SERVING ?= --data data/ml-1m
+
+bench-serving: setup
+	@$(BIN)/python benchmarks/serving.py $(BENCH_SERVING)
+
+SOAK_SECONDS ?= 600
+FUZZ_CASES ?= 10000
+
+soak: setup
+	@$(BIN)/python benchmarks/soak.py $(BENCH_SERVING) --seconds $(SOAK_SECONDS)
+	@RECSYS_FUZZ_CASES=$(FUZZ_CASES) $(BIN)/python -m pytest -q tests/contract/test_openapi.py tests/e2e/test_raw_bytes.py
 
 demo: setup
 	@$(BIN)/recsys demo

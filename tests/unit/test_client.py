@@ -132,12 +132,9 @@ def test_similar_ready_and_live(address: str) -> None:
     assert caught.value.field == "item_id"
 
 
-def test_the_asynchronous_client_does_the_same() -> None:
+def test_the_asynchronous_client_does_the_same(address: str) -> None:
     async def ask() -> None:
-        app = create_app(service=Service(Settings(), lambda _: toy_engine()))
-        app.state.service.start()
-        app.state.service._thread.join()
-        async with AsyncClient("http://toy", transport=httpx.ASGITransport(app)) as client:
+        async with AsyncClient(address) as client:
             slates = await asyncio.gather(*(client.recommend(n=n) for n in (1, 2, 3)))
             assert [slate.item_ids for slate in slates] == [ORDERED_IDS[:n] for n in (1, 2, 3)]
             assert (await client.similar("i1", n=1)).items[0].item_id == ORDERED_IDS[0]
@@ -147,7 +144,6 @@ def test_the_asynchronous_client_does_the_same() -> None:
             with pytest.raises(ServiceError) as caught:
                 await client.recommend(n=0)
             assert caught.value.field == "n"
-        app.state.service.stop()
 
     asyncio.run(ask())
 
