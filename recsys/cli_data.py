@@ -26,7 +26,7 @@ Settings = Annotated[
 
 
 def validate(
-    folder: Annotated[Path, typer.Argument(help="Folder of the data.", show_default=False)],
+    folder: Annotated[str, typer.Argument(help="Folder of the data, or the URL of a database.", show_default=False)],
     *,
     format: Format = "auto",
     config: ConfigFile = None,
@@ -37,21 +37,20 @@ def validate(
 
     Exit code 2 where the data cannot be trained on.
     """
-    from recsys.datasets import validate_folder
-    from recsys.datasets.detect import detect_format
+    from recsys.datasets import format_of, validate_folder
     from recsys.errors import DataError
     from recsys.preset_files import choose_config, parse_overrides
 
     try:
-        name = detect_format(folder) if format == "auto" else format
+        name = format_of(folder) if format == "auto" else format
     except DataError:
         name = format  # the report says what is wrong with the folder
     chosen = choose_config(config, name, parse_overrides(settings or []))
-    report = validate_folder(folder, name, chosen.data)
+    report = validate_folder(folder, format, chosen.data)
     if as_json:
         say_json(report.to_dict())
     else:
         say("\n".join(report.lines()))
     if not report.is_sound:
-        note(f"{folder} cannot be trained on; mend the faults above and validate it again")
+        note(f"{report.folder} cannot be trained on; mend the faults above and validate it again")
         raise typer.Exit(2)

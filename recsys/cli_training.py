@@ -26,12 +26,25 @@ _HEADLINES: Final = ("auc", "ndcg@10")
 # What lists are like beyond accuracy; a table of its own, so that either fits a terminal.
 _BEYOND: Final = frozenset({"novelty", "ild", "miscalibration", "cold_share", "coverage", "gini"})
 
-Data = Annotated[Path, typer.Option("--data", metavar="FOLDER", help="Folder of the data.", show_default=False)]
+Data = Annotated[
+    str,
+    typer.Option(
+        "--data",
+        metavar="FOLDER|URL",
+        help="Folder of the data, or the database of a service: sqlite:///recsys.db.",
+        show_default=False,
+    ),
+]
+Items = Annotated[
+    str | None,
+    typer.Option("--items", metavar="FILE", help="File or folder of items that a database lacks; data.items_file."),
+]
 
 
 def train(
     *,
     data: Data,
+    items: Items = None,
     config: ConfigFile = None,
     format: Format = "auto",
     settings: Settings = None,
@@ -41,7 +54,7 @@ def train(
     tracking_uri: TrackingUri = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train on a data folder, measure the result, and register it as a version.
+    """Train on a data folder or a service's database, measure the result, and register it as a version.
 
     The first version becomes champion, later ones challenger. Started again after an interruption, the same command
     goes on from the last finished stage.
@@ -51,6 +64,8 @@ def train(
     from training.train import train as start
 
     overrides = parse_overrides(settings or [], tracking_uri=tracking_uri)
+    if items is not None:
+        overrides["data.items_file"] = items
     try:
         result = start(data, config, format=format, overrides=overrides, runs_folder=runs_folder)
     except KeyboardInterrupt:
@@ -123,11 +138,11 @@ def tune(
     The test is dropped from the data before anything is fitted. Started again, the same command goes on after the
     last finished trial. Every trial is an MLflow run within that of the search.
     """
-    from recsys.datasets.detect import reader_for
+    from recsys.datasets import format_of
     from recsys.preset_files import choose_config, parse_overrides
     from training.tune import Budget, checked_search, tune_folder
 
-    reader = reader_for(data, format).name
+    reader = format_of(data, format)
     chosen = choose_config(config, reader, parse_overrides(settings or [], tracking_uri=tracking_uri))
     try:
         result = tune_folder(

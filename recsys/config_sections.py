@@ -52,6 +52,11 @@ class DataConfig(Section):
         description="Texts of reviews and comments that are read at most, the newest; beyond them a review weighs by "
         "its rating alone, a comment by its kind.",
     )
+    items_file: str | None = Field(
+        default=None,
+        description="File or folder of items that stand beside those of a database, which win; for training from a "
+        "database whose catalogue lies elsewhere.",
+    )
     unknown_items: Literal["drop", "keep"] = Field(
         default="drop",
         description="What becomes of behaviour on items that the items table lacks: drop and count the rows, or keep "

@@ -52,9 +52,14 @@ class TrainingResult:
 
 
 def train_folder(
-    folder: Path, config: Config, *, data_format: str = "auto", runs_folder: Path = Path("runs"), quiet: bool = False
+    folder: Path | str,
+    config: Config,
+    *,
+    data_format: str = "auto",
+    runs_folder: Path = Path("runs"),
+    quiet: bool = False,
 ) -> TrainingResult:
-    """Train on a data folder; see `train`.
+    """Train on a data folder, or on a database by its URL; see `train`.
 
     Raises:
         DataError: the data has faults; nothing was written.

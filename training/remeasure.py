@@ -48,7 +48,7 @@ class Remeasured:
 
 def remeasure(
     bundle: Bundle,
-    folder: Path,
+    folder: Path | str,
     *,
     format: str = "auto",
     overrides: Mapping[str, Any] | None = None,

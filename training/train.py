@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from recsys.config import Config
-from recsys.datasets.dataset import Dataset
-from recsys.datasets.detect import AUTO, reader_for
+from recsys.datasets import Dataset, format_of
+from recsys.datasets.detect import AUTO
 from recsys.errors import RecsysError
 from recsys.mlflow_store import shown_uri
 from recsys.preset_files import choose_config, parse_overrides
@@ -39,7 +39,7 @@ def train(
     An interrupted training leaves its finished stages in `runs_folder`, from where the same call goes on.
 
     Args:
-        data: a loaded data set, or the folder of one.
+        data: a loaded data set, the folder of one, or the SQLAlchemy URL of a service's database.
         config: a configuration, the path of a YAML file, or None for the preset that fits the format of the data.
         format: of the folder; `auto` recognises it. A loaded data set has its own.
         overrides: dotted keys such as `encoder.epochs`, and their values.
@@ -55,9 +55,9 @@ def train(
     if isinstance(data, Dataset):
         chosen = choose_config(config, data.format, overrides)
         return train_dataset(data, chosen, runs_folder=Path(runs_folder), reporter=Reporter(quiet=quiet))
-    name = reader_for(Path(data), format).name
+    name = format_of(data, format)
     chosen = choose_config(config, name, overrides)
-    return train_folder(Path(data), chosen, data_format=name, runs_folder=Path(runs_folder), quiet=quiet)
+    return train_folder(data, chosen, data_format=name, runs_folder=Path(runs_folder), quiet=quiet)
 
 
 def result_values(result: TrainingResult) -> dict[str, Any]:
@@ -102,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Train on a data folder and register a version; the result is one JSON object.",
         epilog="Example: python -m training.train --data data/sample --config configs/demo.yaml",
     )
-    parser.add_argument("--data", required=True, help="folder of the data")
+    parser.add_argument("--data", required=True, help="folder of the data, or the URL of a service's database")
     parser.add_argument("--config", help="configuration file; left out, the preset that fits the data's format")
     parser.add_argument("--format", default=AUTO, help="format of the data (default: recognise it)")
     parser.add_argument(

@@ -91,7 +91,7 @@ def checked_search(name: str) -> Search:
 
 
 def tune_folder(
-    folder: Path,
+    folder: Path | str,
     config: Config,
     budget: Budget,
     *,
