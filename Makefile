@@ -78,6 +78,7 @@ FUZZ_CASES ?= 10000
 soak: setup
 	@$(BIN)/python benchmarks/soak.py $(BENCH_SERVING) --seconds $(SOAK_SECONDS)
 	@RECSYS_FUZZ_CASES=$(FUZZ_CASES) $(BIN)/python -m pytest -q tests/contract/test_openapi.py tests/e2e/test_raw_bytes.py
+	@$(BIN)/python -m pytest -q -m soak
 
 demo: setup
 	@$(BIN)/recsys demo
