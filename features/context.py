@@ -11,6 +11,7 @@ from recsys.catalogue import NO_TIME, Catalogue
 from recsys.config import FeatureConfig
 from recsys.histories import History, Request
 from recsys.models.fitted import FittedModels
+from recsys.models.kernels import shares_below
 from recsys.retrieval.asked import Asked
 
 Float32 = npt.NDArray[np.float32]
@@ -182,7 +183,4 @@ def current_session(history: History, as_of_us: int, gap_us: int) -> History:
 
 def share_below(scores: Float32) -> Float32:
     """Return for each score the share of the others that are lower, float32 in [0, 1]; equal scores share a value."""
-    n = len(scores)
-    if n <= 1:
-        return np.zeros(n, np.float32)
-    return (np.searchsorted(np.sort(scores), scores, side="left") / np.float32(n - 1)).astype(np.float32)
+    return shares_below(scores) if len(scores) > 1 else np.zeros(len(scores), np.float32)

@@ -62,7 +62,7 @@ class RankingPath:
     def __init__(self, models: FittedModels, indexes: Indexes | None = None) -> None:
         self.models = models
         self.items = ItemTable.build(models)
-        self.indexes = indexes or Indexes(models.config.retrieval.exact_below)
+        self.indexes = indexes or Indexes(models.config.retrieval.exact_below, len(models.catalogue))
         self.sources = build_sources(models, self.indexes)
         self.feature_groups = feature_names(models, self.items)
         self.n_fitted = len(models.catalogue)

@@ -31,15 +31,21 @@ def compute(context: RequestContext) -> Float32:
     if not len(context.history):
         return rows
     embeddings = context.models.item_embeddings
-    candidates = embeddings[context.candidate_idx]  # (n, d)
-    recent = candidates @ embeddings[context.recent_idx].T  # (n, h)
-    rows[:, 0] = candidates @ context.asked.text_profile(context.history)
+    n_recent = len(context.recent_idx)
+    against = np.empty((n_recent + 2, embeddings.shape[1]), np.float32)
+    against[:n_recent] = embeddings[context.recent_idx]
+    against[n_recent] = context.asked.text_profile(context.history)
+    against[n_recent + 1] = context.asked.text_profile(context.session)
+    cosines = embeddings[context.candidate_idx] @ against.T  # (n, h + 2)
+    recent = cosines[:, :n_recent]
+    rows[:, 0] = cosines[:, n_recent]
     rows[:, 1] = share_below(rows[:, 0])
     if len(context.session):
-        rows[:, 2] = candidates @ context.asked.text_profile(context.session)
+        rows[:, 2] = cosines[:, n_recent + 1]
     rows[:, 3] = recent[:, -1]
     rows[:, 4] = recent.max(axis=1)
-    rows[:, 5] = np.sort(recent, axis=1)[:, -_TOP:].mean(axis=1)
+    top = min(_TOP, n_recent)
+    rows[:, 5] = np.partition(recent, n_recent - top, axis=1)[:, n_recent - top :].mean(axis=1)
     rows[:, 6] = context.models.factors.content[context.candidate_idx] @ context.asked.user_factor
     rows[:, 7] = share_below(rows[:, 6])
     return rows

@@ -48,7 +48,7 @@ class Covisitation:
         """Return what `score` does, for the items that the history points to alone where that is cheaper."""
         recent = history.item_idx[-self.history_length :][::-1]
         strength = np.float32(self.history_decay) ** np.arange(len(recent), dtype=np.float32)
-        return sum_of_rows(self.transitions, recent.tolist(), strength)
+        return sum_of_rows(self.transitions, np.ascontiguousarray(recent), strength)
 
     def between(self, item_idx: int, following: Int32) -> Float32:
         """Return the transitions from one item to the given ones, float32 `(n,)`."""

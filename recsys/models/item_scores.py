@@ -1,12 +1,13 @@
 """Scores that a sparse item-to-item model gives: for the items that a history points to, 0 for all others."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
+
+from recsys.models.kernels import sum_rows
 
 Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
@@ -43,21 +44,23 @@ class ItemScores:
         return scores
 
 
-def sum_of_rows(matrix: sp.csr_matrix, rows: Sequence[int], strength: Float32 | None = None) -> ItemScores:
+def sum_of_rows(matrix: sp.csr_matrix, rows: npt.NDArray[np.integer], strength: Float32 | None = None) -> ItemScores:
     """Return the sum of some rows of an item-to-item matrix `(n_items, n_items)`, a row counting `strength` times.
 
     rows: in any order, repeats allowed. strength: float32, one per row; None for once each.
     """
-    spans = [(matrix.indptr[row], matrix.indptr[row + 1]) for row in rows]
-    if not spans:
-        spans = [(0, 0)]
-    columns = np.concatenate([matrix.indices[start:stop] for start, stop in spans])
-    values = np.concatenate([matrix.data[start:stop] for start, stop in spans])
-    if strength is not None and len(strength):
-        values = values * np.repeat(strength, [stop - start for start, stop in spans])
+    if strength is None:
+        strength = np.ones(len(rows), np.float32)
     n_items = matrix.shape[1]
     if n_items <= _DENSE_UP_TO:
-        return ItemScores(np.bincount(columns, weights=values, minlength=n_items).astype(np.float32), None)
+        total = sum_rows(matrix.indptr, matrix.indices, matrix.data, rows, strength, n_items)
+        return ItemScores(total, None)
+    spans = [(matrix.indptr[row], matrix.indptr[row + 1]) for row in rows.tolist()]
+    if not spans:
+        return ItemScores(np.empty(0, np.float32), np.empty(0, np.int32))
+    columns = np.concatenate([matrix.indices[start:stop] for start, stop in spans])
+    values = np.concatenate([matrix.data[start:stop] for start, stop in spans])
+    values = values * np.repeat(strength, [stop - start for start, stop in spans])
     found, place = np.unique(columns, return_inverse=True)
     return ItemScores(np.bincount(place, weights=values, minlength=len(found)).astype(np.float32), found)
 

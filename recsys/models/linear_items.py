@@ -63,7 +63,7 @@ class Ease:
 
     def points_to(self, history: History) -> ItemScores:
         """Return what `score` does, for the items that the history points to alone where that is cheaper."""
-        return sum_of_rows(self.weights, np.unique(history.item_idx[history.weight > 0]).tolist())
+        return sum_of_rows(self.weights, np.unique(history.item_idx[history.weight > 0]))
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class NextItem:
         """Return what `score` does, for the items that the history points to alone where that is cheaper."""
         latest = history.item_idx[history.weight > 0][-self.window :]
         strength = np.arange(len(latest), 0, -1, dtype=np.float32) ** np.float32(-self.fading)
-        return sum_of_rows(self.weights, latest.tolist(), strength)
+        return sum_of_rows(self.weights, latest, strength)
 
 
 def _most_frequent(log: InteractionLog, config: EaseConfig | NextItemConfig) -> Int32:

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import lightgbm as lgb
-import numba
 import numpy as np
 import numpy.typing as npt
+
+from recsys.models.kernels import compiled
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -134,14 +135,7 @@ def _rounded_down(threshold: float) -> float:
     return float(rounded if float(rounded) <= threshold else np.nextafter(rounded, np.float32(-np.inf)))
 
 
-def _compiled(function: Any) -> Any:
-    try:
-        return numba.njit(nogil=True, cache=True)(function)
-    except RuntimeError:  # neither the package's folder nor the user's can be written
-        return numba.njit(nogil=True)(function)
-
-
-@_compiled
+@compiled
 def _sum_of_leaves(
     columns: Float32, feature: Any, threshold: Any, kept: Any, missing_left: Any, node_start: Any, leaf_value: Any,
     leaf_start: Any, lowest_bit: Any,

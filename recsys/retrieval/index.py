@@ -8,6 +8,8 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
+from recsys.models.kernels import top_rows
+
 Bool = npt.NDArray[np.bool_]
 Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
@@ -21,6 +23,7 @@ _FOUND_PER_WANTED: Final = 2
 # Where a filter leaves fewer rows than this, all of them are compared.
 _EXACT_ROWS: Final = 10_000
 _ADDED_AT_ONCE: Final = 50_000
+_ALL: Final = np.empty(0, np.bool_)
 
 
 class VectorIndex(Protocol):
@@ -43,44 +46,34 @@ def top_n(scores: Float32, n: int, allowed: Bool | None = None) -> Int32:
 
     allowed: bool, one per score, which rows may return; None for all.
     """
-    n = min(n, len(scores))
-    if n <= 0:
-        return np.empty(0, np.int32)
-    if allowed is not None:
-        scores = np.where(allowed, scores, -np.inf)
-    if n < len(scores):
-        edge = np.partition(scores, len(scores) - n)[len(scores) - n]
-        better = np.flatnonzero(scores > edge)
-        # Of the rows tied at the edge, the lowest ones.
-        rows = np.concatenate([better, np.flatnonzero(scores == edge)[: n - len(better)]])
-    else:
-        rows = np.arange(len(scores))
-    rows = rows[np.lexsort((rows, -scores[rows]))]
-    return rows[scores[rows] > -np.inf].astype(np.int32)
+    return top_rows(scores, _ALL if allowed is None else allowed, max(n, 0))
 
 
 class ExactIndex:
-    """Scores every vector. vectors: float32 `(n_items, d)`."""
+    """Scores every vector. vectors: float32 `(n_rows, d)`. n_used: rows behind these are free until touched."""
 
-    def __init__(self, vectors: Float32) -> None:
+    def __init__(self, vectors: Float32, n_used: int | None = None) -> None:
         self._vectors = vectors
+        self._n_used = len(vectors) if n_used is None else n_used
 
     def search(self, query: Float32, n: int, allowed: Bool | None = None) -> Int32:
-        return top_n(self._vectors @ query, n, allowed)
+        scores = self._vectors[: self._n_used] @ query
+        return top_n(scores, n, None if allowed is None else allowed[: len(scores)])
 
     def touch(self, rows: Int32) -> None:
-        """Nothing to do: the vectors themselves are read."""
+        self._n_used = max(self._n_used, int(rows.max(initial=-1)) + 1)
 
 
 class InvertedIndex:
     """FAISS inverted lists over vectors in eight bits, the best of which are compared exactly.
 
-    vectors: float32 `(n_items, d)`. lists: None builds them, which takes a minute or two for a million items.
+    vectors: float32 `(n_rows, d)`. lists: None builds them over the first `n_used` rows, in minutes
+    for a million.
     """
 
-    def __init__(self, vectors: Float32, lists: Any = None) -> None:
+    def __init__(self, vectors: Float32, lists: Any = None, *, n_used: int | None = None) -> None:
         self._vectors = vectors
-        self._lists = _build_lists(vectors) if lists is None else lists
+        self._lists = _build_lists(vectors[:n_used]) if lists is None else lists
         self._lists.nprobe = min(_OPENED, self._lists.nlist)
         # Rows that lie in another list than their vector now would: always compared.
         self._touched: Int32 = np.empty(0, np.int32)
@@ -122,28 +115,35 @@ class InvertedIndex:
 class Indexes:
     """The vector indexes of one set of models, each built once, whoever asks first.
 
-    exact_below: number of vectors from which search is approximate. ready: indexes by name that exist already.
+    exact_below: number of vectors from which search is approximate. n_used: rows of the vectors that are taken; those
+    behind them are free until they are touched. ready: indexes by name that exist already.
     """
 
-    def __init__(self, exact_below: int, ready: Mapping[str, VectorIndex] | None = None) -> None:
+    def __init__(self, exact_below: int, n_used: int, ready: Mapping[str, VectorIndex] | None = None) -> None:
         self._exact_below = exact_below
+        self.n_used = n_used
         self._indexes: dict[str, VectorIndex] = dict(ready or {})
 
     def of(self, name: str, vectors: Float32) -> VectorIndex:
         """Return the index of that name, over these vectors: exact for fewer than `exact_below`."""
         if name not in self._indexes:
-            self._indexes[name] = build_index(vectors, exact_below=self._exact_below)
+            self._indexes[name] = build_index(vectors, exact_below=self._exact_below, n_used=self.n_used)
         return self._indexes[name]
 
     def touch(self, rows: Int32) -> None:
         """Take note that the vectors of some rows were changed."""
+        self.n_used = max(self.n_used, int(rows.max(initial=-1)) + 1)
         for index in self._indexes.values():
             index.touch(rows)
 
 
-def build_index(vectors: Float32, *, exact_below: int) -> VectorIndex:
-    """Return an exact index for fewer than `exact_below` vectors, else an approximate one."""
-    return ExactIndex(vectors) if len(vectors) < exact_below else InvertedIndex(vectors)
+def build_index(vectors: Float32, *, exact_below: int, n_used: int | None = None) -> VectorIndex:
+    """Return an exact index for fewer than `exact_below` vectors, else an approximate one.
+
+    n_used: rows behind these are free; None for all being taken.
+    """
+    n_used = len(vectors) if n_used is None else n_used
+    return ExactIndex(vectors, n_used) if n_used < exact_below else InvertedIndex(vectors, n_used=n_used)
 
 
 def _build_lists(vectors: Float32) -> Any:

@@ -57,15 +57,17 @@ class AlsSource:
 class _ScorerSource:
     """Proposes what a sparse item-to-item model scores highest, as far as it is above 0."""
 
-    def __init__(self, models: FittedModels, _: Indexes) -> None:
+    def __init__(self, models: FittedModels, indexes: Indexes) -> None:
         self._models = models
+        self._indexes = indexes
 
     def retrieve(self, request: Request, n: int, allowed: Bool | None = None) -> Int32:
         scores = self._scores(Asked.of(self._models, request))
-        if scores.rows is not None and allowed is not None:
-            allowed = allowed[scores.rows]
-        places = top_n(scores.values, n, allowed)
-        places = places[scores.values[places] > 0]
+        values = scores.values if scores.rows is not None else scores.values[: self._indexes.n_used]
+        if allowed is not None:
+            allowed = allowed[scores.rows] if scores.rows is not None else allowed[: len(values)]
+        places = top_n(values, n, allowed)
+        places = places[values[places] > 0]
         return places if scores.rows is None else scores.rows[places].astype(np.int32)
 
     def score_all(self, request: Request) -> Float32:
@@ -214,7 +216,7 @@ _SOURCES: dict[str, type] = {
 
 def build_sources(models: FittedModels, indexes: Indexes | None = None) -> tuple[CandidateSource, ...]:
     """Return the sources that the configuration names, in its order. indexes: None builds what they need."""
-    indexes = indexes or Indexes(models.config.retrieval.exact_below)
+    indexes = indexes or Indexes(models.config.retrieval.exact_below, len(models.catalogue))
     return tuple(_SOURCES[name](models, indexes) for name in models.config.retrieval.sources)
 
 
