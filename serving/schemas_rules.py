@@ -1,7 +1,7 @@
 """Fields of requests and answers for rules and explanations. Strict and bounded as `serving.schemas`."""
 
 import math
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
@@ -166,7 +166,7 @@ class ExplorationIn(Body):
 
     slots: int = Field(1, ge=1, le=MAX_N, description="How many places.")
     pool: int = Field(100, ge=2, le=MAX_POOL, description="Rank up to which items are drawn; above n.")
-    position: Annotated[str, Field(pattern="^(last|random)$")] = Field(
+    position: Literal["last", "random"] = Field(
         "last", description="`last` for the end of the list, `random` for places drawn evenly."
     )
 
