@@ -26,6 +26,7 @@ class Recommendation:
     """An item of a list. rank: 1-based. score: orders this list only. title: the id where the item has none.
 
     sources: the candidate sources that proposed the item; empty for similar items and for given candidates.
+    explanation: what each group of features added to the score, by group; evidence: a sentence; both with `explain`.
     """
 
     item_id: str
@@ -33,6 +34,8 @@ class Recommendation:
     score: float
     rank: int
     sources: tuple[str, ...] = ()
+    explanation: Mapping[str, float] | None = None
+    evidence: str | None = None
 
 
 class Recommender:
@@ -40,7 +43,6 @@ class Recommender:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self._titles = engine.bundle.models.catalogue.titles
 
     def __enter__(self) -> Self:
         return self
@@ -68,8 +70,9 @@ class Recommender:
         history: Sequence[str | Mapping[str, Any]] = (),
         candidates: Sequence[str] | None = None,
         exclude: Sequence[str] = (),
-        exclude_seen: bool = True,
+        exclude_seen: bool | Mapping[str, Any] = True,
         diversity: float = 0.0,
+        **rules: Any,
     ) -> list[Recommendation]:
         """Return at most `n` items for a user, best first: the list that POST /v1/recommendations gives.
 
@@ -80,8 +83,9 @@ class Recommender:
                 optionally `timestamp` and `event`. Unknown items are left aside.
             candidates: the only items to order; None searches the whole catalogue.
             exclude: items that must not be in the list.
-            exclude_seen: leave out the items of the history; candidates stay in.
+            exclude_seen: leave out the items of the history, or what a mapping says counts as seen; candidates stay in.
             diversity: 0 to 1, how far alike items give way to others. 0 is the ranker's order; see docs/diversity.md.
+            rules: `filter`, `boosts`, `pins`, `caps`, `freshness`, `exploration` as in docs/rules.md, and `explain`.
 
         Raises:
             RequestError: an argument is of the wrong type or out of bounds; `field` names it.
@@ -94,8 +98,9 @@ class Recommender:
             history=[dict(entry) if isinstance(entry, Mapping) else entry for entry in _list("history", history)],
             candidates=None if candidates is None else _list("candidates", candidates),
             exclude=_list("exclude", exclude),
-            exclude_seen=exclude_seen,
+            exclude_seen=dict(exclude_seen) if isinstance(exclude_seen, Mapping) else exclude_seen,
             diversity=diversity,
+            **rules,
         )
         return [self._recommendation(item) for item in self.engine.recommend(body.query()).items]
 
@@ -114,8 +119,16 @@ class Recommender:
         self.engine.store.close()
 
     def _recommendation(self, item: SlateItem) -> Recommendation:
-        title = self._titles[self.engine.bundle.models.catalogue.ids.get(item.item_id)]
-        return Recommendation(item.item_id, title, item.score, item.rank, item.sources)
+        parts = item.explanation
+        return Recommendation(
+            item.item_id,
+            self.engine.title_of(item.item_id),
+            item.score,
+            item.rank,
+            item.sources,
+            explanation=None if parts is None else {part.group: part.contribution for part in parts},
+            evidence=None if item.evidence is None else item.evidence.sentence,
+        )
 
 
 def load(

@@ -113,8 +113,19 @@ def _slate_out(slate: Slate) -> dict[str, Any]:
                     "sources": ["als", "text"],
                     "rule": "ranking",
                     "propensity": 1.0,
-                    "explanation": None,
-                    "evidence": None,
+                    "explanation": [
+                        {"group": "text", "contribution": 0.5},
+                        {"group": "collaborative", "contribution": 0.43},
+                        {"group": "base", "contribution": -0.12},
+                    ],
+                    "evidence": {
+                        "kind": "text",
+                        "item_id": "i2",
+                        "title": "Learning to turn green wood",
+                        "event": "click",
+                        "strength": 0.71,
+                        "sentence": "Because you opened “Learning to turn green wood”",
+                    },
                 }
             ],
             "ignored": {"history": {"count": 1, "first": ["no-such-item"]}},

@@ -23,6 +23,7 @@ from serving.settings import Settings
 from serving.slate_log import SlateLog
 from serving.slates import ModelInfo, Query, ServedRequest, Slate
 from serving.store import SqlEventStore
+from serving.telemetry import count_slates
 from serving.watcher import Watcher
 
 logger = logging.getLogger(__name__)
@@ -62,6 +63,7 @@ class Service:
         nobody = ModelInfo(settings.model_name, "none", settings.alias)
         self._fallback = PopularFallback(self.store, nobody, max_user_events=settings.max_user_events)
         self._slates: SlateLog | None = None
+        self._counted_slates = 0, 0
         self._stop = threading.Event()
         # Daemons: a load that hangs on the network does not keep the process from ending.
         self._thread = threading.Thread(target=self._load, name="load-model", daemon=True)
@@ -198,6 +200,18 @@ class Service:
             self.engine.follower.catch_up()
         except StoreError:
             return  # logged and counted where the store failed
+        finally:
+            self._count_slates()
+
+    def _count_slates(self) -> None:
+        """Pass on how many slates were written and dropped since the last time."""
+        if self._slates is None:
+            return
+        written, dropped = self._slates.written, self._slates.dropped
+        before = self._counted_slates
+        count_slates("written", written - before[0])
+        count_slates("dropped", dropped - before[1])
+        self._counted_slates = written, dropped
 
     def _take(self, engine: Engine, reason: Reason | None) -> None:
         """Answer from an engine from now on. The one before is gone once the last request that it answers has ended."""

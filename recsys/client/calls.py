@@ -13,6 +13,8 @@ from recsys.errors import RequestError
 MAX_EVENTS: Final = 1_000
 # Below the service's default limit of 5,000,000 bytes, which long texts can reach before 1,000 events do.
 _MAX_BATCH_BYTES: Final = 4_000_000
+# Characters of reviews and comments that the service reads of one batch.
+_MAX_BATCH_TEXT: Final = 100_000
 
 
 @dataclass(frozen=True)
@@ -49,16 +51,21 @@ def event_calls(events: Iterable[Mapping[str, Any]]) -> Iterator[EventsCall]:
     """Yield batches of events, each small enough for one request; an event without an `event_id` gets one."""
     batch: list[Mapping[str, Any]] = []
     parts: list[bytes] = []
-    first = size = 0
+    first = size = n_characters = 0
     for event in events:
         named = event if event.get("event_id") else {**event, "event_id": str(uuid.uuid4())}
         part = encoded(named)
-        if batch and (len(batch) == MAX_EVENTS or size + len(part) > _MAX_BATCH_BYTES):
+        n_more = len(str(event.get("text") or ""))
+        is_full = (
+            len(batch) == MAX_EVENTS or size + len(part) > _MAX_BATCH_BYTES or n_characters + n_more > _MAX_BATCH_TEXT
+        )
+        if batch and is_full:
             yield _batch(batch, parts, first)
-            first, size, batch, parts = first + len(batch), 0, [], []
+            first, size, n_characters, batch, parts = first + len(batch), 0, 0, [], []
         batch.append(named)
         parts.append(part)
         size += len(part) + 1
+        n_characters += n_more
     if batch:
         yield _batch(batch, parts, first)
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,13 +15,12 @@ from schemathesis.specs.openapi.checks import (
     response_schema_conformance,
     status_code_conformance,
 )
-from serving_toys import toy_engine
 
 from serving.app import create_app
 from serving.service import Service
 from serving.settings import Settings
 
-N_LEAST = 6
+N_LEAST = 9
 CASES = int(os.environ.get("RECSYS_FUZZ_CASES", "300"))
 CHECKS: list[Any] = [
     not_a_server_error,
@@ -31,8 +31,9 @@ CHECKS: list[Any] = [
 
 
 @pytest.fixture(scope="module")
-def operations() -> Iterator[list[Any]]:
-    service = Service(Settings(), lambda _: toy_engine())
+def operations(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Any]]:
+    store_url = f"sqlite:///{tmp_path_factory.mktemp('store') / 'recsys.db'}"
+    service = Service(Settings(bundle=tiny_bundle, store_url=store_url, live_items=2_000, budget_ms=10_000))
     with running(create_app(service=service)) as address:
         service._thread.join()
         schema = schemathesis.openapi.from_url(f"{address}/openapi.json")

@@ -250,7 +250,7 @@ def test_a_full_disk_refuses_events_and_nothing_else(bundles: tuple[Path, Path],
 
 def _sqlalchemy_engine(service: Service) -> sa.Engine:
     store = service.store._store
-    found: sa.Engine = store._engine  # type: ignore[union-attr]
+    found: sa.Engine = store._database.engine  # type: ignore[union-attr]
     return found
 
 

@@ -20,6 +20,7 @@ from serving.settings import Settings
 # What an item says that no rule has touched and nobody asked to explain.
 PLACED = {"rule": "ranking", "propensity": 1.0, "explanation": None, "evidence": None}
 RECOMMEND, SIMILAR, EVENTS = "/v1/recommendations", "/v1/similar", "/v1/events"
+ITEM, USER = "/v1/items/{item_id}", "/v1/users/{user_id}"
 
 
 @pytest.fixture
@@ -213,7 +214,16 @@ def openapi(client: TestClient) -> dict[str, Any]:
 
 
 def test_every_endpoint_is_documented_with_an_example_of_its_answer(openapi: dict[str, Any]) -> None:
-    assert set(openapi["paths"]) == {RECOMMEND, SIMILAR, EVENTS, "/health/live", "/health/ready", "/metrics"}
+    assert set(openapi["paths"]) == {
+        RECOMMEND,
+        SIMILAR,
+        EVENTS,
+        ITEM,
+        USER,
+        "/health/live",
+        "/health/ready",
+        "/metrics",
+    }
     for path, operations in openapi["paths"].items():
         for operation in operations.values():
             assert operation["summary"], path

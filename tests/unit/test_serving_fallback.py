@@ -8,6 +8,7 @@ import pytest
 from recsys.errors import RequestError
 from serving.errors import NotReadyError
 from serving.fallback import PopularFallback
+from serving.rules import Rules
 from serving.sessions import SessionItem
 from serving.slates import ModelInfo, Query
 from serving.store import Event, SqlEventStore
@@ -73,7 +74,7 @@ def test_one_user_counts_once_for_an_item(fallback: PopularFallback, store: SqlE
 def test_excluded_and_seen_items_never_return(fallback: PopularFallback) -> None:
     assert ids(fallback, exclude=["b"]) == ["a", "c", "old"]
     assert ids(fallback, user_id="x") == ["a", "c"]
-    assert ids(fallback, user_id="x", exclude_seen=False) == ["b", "a", "c", "old"]
+    assert ids(fallback, user_id="x", rules=Rules(exclude_seen=False)) == ["b", "a", "c", "old"]
     assert ids(fallback, history=[SessionItem("a")]) == ["b", "c", "old"]
 
 

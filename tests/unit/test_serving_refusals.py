@@ -42,7 +42,12 @@ INVALID: dict[str, tuple[str, Any, str | None, str]] = {
     "n is not a number": (RECOMMEND, b'{"n": NaN}', "n", "(got nan)"),
     "n is infinite": (RECOMMEND, b'{"n": -Infinity}', "n", "(got -inf)"),
     "unknown field": (RECOMMEND, {"users": 1}, "users", "users is not a field of this request"),
-    "filter is not there yet": (RECOMMEND, {"filter": {}}, "filter", "is not a field"),
+    "filter on nothing there is": (
+        RECOMMEND,
+        {"filter": {"colour": "red"}},
+        "filter.colour",
+        "have no attribute 'colour'",
+    ),
     "user id is a number": (RECOMMEND, {"user_id": 7}, "user_id", "must be a string (got 7)"),
     "empty user id": (RECOMMEND, {"user_id": ""}, "user_id", "user_id must not be empty"),
     "user id too long": (RECOMMEND, {"user_id": "x" * 513}, "user_id", "at most 512 characters"),
@@ -337,7 +342,7 @@ def test_a_store_that_fails_is_a_503_that_asks_to_try_again() -> None:
     with TestClient(create_app(service=service), raise_server_exceptions=False) as client:
         service._thread.join()
         store: Any = service.engine.store
-        with store._engine.begin() as connection:
+        with store._database.engine.begin() as connection:
             connection.exec_driver_sql("DROP TABLE events")
         response = client.post(EVENTS, json={"events": [CLICK]})
 

@@ -7,7 +7,8 @@ import pytest
 from serving_toys import toy_engine
 
 from recsys.errors import BundleError, RegistryUnavailableError
-from serving.loading import Opened, Wanted
+from serving.engine import Engine
+from serving.loading import Wanted
 from serving.remembered import recall, remember
 from serving.slates import ModelInfo
 from serving.store import EventStore, NoStore
@@ -28,18 +29,18 @@ class Shelf:
         self.version = "1"
         self.bad: dict[str, Exception] = {}
         self.away: RegistryUnavailableError | None = None
-        self.opened: list[str] = []
+        self.engine: list[str] = []
 
     def wanted(self) -> Wanted:
         if self.away is not None:
             raise self.away
         return Wanted(ModelInfo("recsys", self.version, "champion"), Path)
 
-    def open(self, wanted: Wanted, store: EventStore, *, is_remembered: bool = True) -> Opened:
-        self.opened.append(wanted.model.version)
+    def open(self, wanted: Wanted, store: EventStore, *, is_remembered: bool = True) -> Engine:
+        self.engine.append(wanted.model.version)
         if wanted.model.version in self.bad:
             raise self.bad[wanted.model.version]
-        return Opened(toy_engine(), has_replayed=True)
+        return toy_engine()
 
 
 SERVED = ModelInfo("recsys", "1", "champion")
@@ -67,13 +68,13 @@ def watcher(shelf: Shelf, clock: Clock, counted: list[str]) -> Watcher:
 
 def test_the_same_version_is_not_loaded_again(watcher: Watcher, shelf: Shelf) -> None:
     assert watcher.look(SERVED).is_current
-    assert shelf.opened == []
+    assert shelf.engine == []
 
 
 def test_another_version_is_loaded(watcher: Watcher, shelf: Shelf) -> None:
     shelf.version = "2"
 
-    assert watcher.look(SERVED).opened is not None
+    assert watcher.look(SERVED).engine is not None
 
 
 @pytest.mark.parametrize("error", [BundleError("ranker.txt was changed"), ZeroDivisionError("defect")])
@@ -82,15 +83,15 @@ def test_a_bad_version_is_refused_and_tried_ever_less_often(
 ) -> None:
     shelf.version, shelf.bad = "2", {"2": error}
     for _ in range(4 * 3_600 // 15):
-        assert watcher.look(SERVED).opened is None
+        assert watcher.look(SERVED).engine is None
         clock.now += 15.0
 
-    assert counted == ["model_refused"] * len(shelf.opened)
-    assert 20 <= len(shelf.opened) <= 30  # each ten minutes in the end
+    assert counted == ["model_refused"] * len(shelf.engine)
+    assert 20 <= len(shelf.engine) <= 30  # each ten minutes in the end
 
     shelf.bad = {}
     clock.now += 600.0
-    assert watcher.look(SERVED).opened is not None
+    assert watcher.look(SERVED).engine is not None
 
 
 def test_an_alias_that_moves_is_followed_at_once(watcher: Watcher, shelf: Shelf) -> None:
@@ -99,8 +100,8 @@ def test_an_alias_that_moves_is_followed_at_once(watcher: Watcher, shelf: Shelf)
         shelf.version = version
         seen = watcher.look(SERVED)
 
-    assert shelf.opened == ["2", "2", "3"], "once, again when the alias came back to it, then the next"
-    assert seen.opened is not None
+    assert shelf.engine == ["2", "2", "3"], "once, again when the alias came back to it, then the next"
+    assert seen.engine is not None
 
 
 def test_a_registry_that_is_away_is_logged_once_and_counted(
@@ -123,7 +124,7 @@ def test_a_download_that_fails_is_no_fault_of_the_version(watcher: Watcher, shel
     watcher.look(SERVED)
     shelf.bad = {}
 
-    assert watcher.look(SERVED).opened is not None
+    assert watcher.look(SERVED).engine is not None
     assert counted == ["registry_error"]
 
 
