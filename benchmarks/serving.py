@@ -37,7 +37,9 @@ EVENT_SHARE: Final = 0.1
 LOAD_SHARE: Final = 0.8
 _FIRST_RATE: Final = 20.0
 _BISECTIONS: Final = 4
-_LIMIT_P99_MS: Final = 100.0
+# Peers publish what a request takes that comes alone; that of requests that queue is reported beside it.
+_RERANK_RATE: Final = 25.0
+_LIMIT_P99_MS: Final = 50.0
 _LIMIT_REFUSED: Final = 0.001
 _FRESH_S: Final = 10.0
 
@@ -53,7 +55,7 @@ PUBLISHED: Final = (
 
 # name in the report, where the figure is, the goal, and whether less is better
 GOALS: Final = (
-    ("re-ranking 100 items, p99", ("rerank", "p99_ms"), 10.0, "ms", True),
+    ("re-ranking 100 items, 25/s, p99", ("rerank", "p99_ms"), 10.0, "ms", True),
     ("full list at 80 % of capacity, p50", ("full", "p50_ms"), 8.0, "ms", True),
     ("full list at 80 % of capacity, p99", ("full", "p99_ms"), 20.0, "ms", True),
     ("CPU per list against bare LightGBM", ("bare_ranker", "cpu_ratio"), 2.0, "×", True),
@@ -64,7 +66,7 @@ GOALS: Final = (
 def find_capacity(
     server: Server, shots: Sequence[Shot], seconds: float, rng: np.random.Generator, *, kind: str = "list"
 ) -> dict[str, Any]:
-    """Return the highest rate whose p99 and refusals keep the limits, found by doubling and halving."""
+    """Return the highest rate whose p99, refusals and degraded answers keep the limits, by doubling and halving."""
     tried: list[dict[str, Any]] = []
 
     def holds(rate: float) -> bool:
@@ -73,7 +75,7 @@ def find_capacity(
         kept = (
             found["p99_ms"] is not None
             and found["p99_ms"] <= _LIMIT_P99_MS
-            and found["refused"] + found["failed"] <= _LIMIT_REFUSED * found["requests"]
+            and found["refused"] + found["failed"] + found["degraded"] <= _LIMIT_REFUSED * found["requests"]
         )
         tried.append({"rate": round(rate, 1), "holds": kept} | found)
         time.sleep(1.0)
@@ -89,7 +91,7 @@ def find_capacity(
     return {
         "rate": round(low, 1),
         "per_second": round(low * share, 1),
-        "limit": f"p99 ≤ {_LIMIT_P99_MS:g} ms, refusals ≤ {_LIMIT_REFUSED:.1%}",
+        "limit": f"p99 ≤ {_LIMIT_P99_MS:g} ms; refused, failed and degraded together ≤ {_LIMIT_REFUSED:.1%}",
         "tried": tried,
     }
 
@@ -230,7 +232,8 @@ def measure(folder: Path, *, workers: int, seconds: float, probe_s: float) -> di
         # Events cost less than lists: the CPU of a list is measured without them.
         report["lists_alone"] = measure_load(server, lists, rate, seconds / 2, rng, kind="list")
         reranks = traffic.lists(N_SHOTS, rng, n_candidates=100)
-        report["rerank"] = measure_load(server, reranks, rate, seconds, rng, kind="rerank")
+        report["rerank"] = measure_load(server, reranks, _RERANK_RATE, seconds, rng, kind="rerank")
+        report["rerank_under_load"] = measure_load(server, reranks, rate, seconds / 2, rng, kind="rerank")
         report["freshness"] = measure_freshness(server, traffic)
     bare = measure_bare_ranker(bundle, 200, rng)
     bare["cpu_ratio"] = round(report["lists_alone"]["cpu_ms_per_request"] / bare["cpu_ms_per_request"], 2)

@@ -12,6 +12,7 @@ import time
 from typing import Any
 
 import uvicorn
+from threadpoolctl import threadpool_limits
 from uvicorn.supervisors import Multiprocess
 
 from serving.access import needs_keys
@@ -54,6 +55,9 @@ def settings_of_process() -> Settings:
     """Return the settings that the server has handed to this process, once its log is set up by them."""
     settings = Settings.from_environment()
     configure_logging(settings.log_format, settings.log_level)
+    # A request's arrays are small: waking further threads for them takes longer than the work, and takes processors
+    # away from the other requests.
+    threadpool_limits(limits=1)
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent,), name="watch-parent", daemon=True).start()

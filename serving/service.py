@@ -221,6 +221,9 @@ class Service:
         self._engine, self._reason = engine, reason
         model = engine.model
         logger.info("model %s version %s is loaded", model.name, model.version)
+        # What a model is made of stays: the collector need not look at it again and again.
+        gc.collect()
+        gc.freeze()
         if old is not None:
             del old
             self._on_event("model_swapped", version=model.version)
@@ -229,7 +232,9 @@ class Service:
 
 def _give_memory_back() -> None:
     """Return what a released engine held to the system; the C library would keep it."""
+    gc.unfreeze()
     gc.collect()
+    gc.freeze()
     try:
         ctypes.CDLL(None).malloc_trim(0)
     except (OSError, AttributeError):

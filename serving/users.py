@@ -5,7 +5,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +16,6 @@ from serving.telemetry import count_cache
 
 Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
-
-_MAX_COMPUTED: Final = 500
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,6 @@ class Users:
         self._max_events = max_events
         self._max_users = max_users
         self._users: OrderedDict[str, tuple[tuple[int, int], StoredUser]] = OrderedDict()
-        self._computed: OrderedDict[str, StoredUser] = OrderedDict()
         self._lock = threading.Lock()
 
     def of(self, user_id: str) -> StoredUser:
@@ -79,7 +76,6 @@ class Users:
             if known is not None and known[0] == key:
                 self._users.move_to_end(user_id)
                 count_cache("histories", is_hit=True)
-                self._keep_computed(user_id, known[1])
                 return known[1]
         count_cache("histories", is_hit=False)
         is_forgotten = key[0] > 0 and self._store.deleted_us_of(user_id) is not None
@@ -87,17 +83,9 @@ class Users:
         with self._lock:
             self._users[user_id] = (key, user)
             self._users.move_to_end(user_id)
-            self._keep_computed(user_id, user)
             while len(self._users) > self._max_users:
                 self._users.popitem(last=False)
         return user
-
-    def _keep_computed(self, user_id: str, user: StoredUser) -> None:
-        """Keep what models compute for the latest few users alone: it is far larger than a history."""
-        self._computed[user_id] = user
-        self._computed.move_to_end(user_id)
-        while len(self._computed) > _MAX_COMPUTED:
-            self._computed.popitem(last=False)[1].computed.clear()
 
 
 def interned(kinds: Sequence[str]) -> tuple[str, ...]:

@@ -42,6 +42,7 @@ class ToyPath:
     diversified: list[tuple[int, float]] = field(default_factory=list)
     rungs: list[Rung] = field(default_factory=list)
 
+    models: Any = None
     is_listed: Any = field(default_factory=lambda: np.ones(len(ITEM_IDS), np.bool_))
 
     def rank(self, request: Request, *, exclude: Any, allowed: Any, rung: Rung, on_stage: Any) -> Ranking:
@@ -119,11 +120,13 @@ def toy_engine(
     max_user_events: int = 1_000,
 ) -> Engine:
     """Return an engine over the toy bundle, whose store is in memory unless one is given."""
+    bundle, path = toy_bundle(overrides), path or ToyPath()
+    path.models = bundle.models
     return Engine(
-        toy_bundle(overrides),
+        bundle,
         store or SqlEventStore("sqlite://"),
         model=ModelInfo("recsys", "12", "champion"),
-        path=cast(RankingPath, path or ToyPath()),
+        path=cast(RankingPath, path),
         clock=clock or ToyClock(),
         max_user_events=max_user_events,
     )

@@ -36,12 +36,14 @@ def history_profile(vectors: Float32, history: History) -> Float32:
 class Asked(Request):
     """A request with the models that answer it. Made by `Asked.of`.
 
-    Methods that take a history take the request's own or its newest part. computed: what was computed so far; may be
-    handed from one request to another with the same history and models.
+    Methods that take a history take the request's own or its newest part. computed: the vectors that were computed so
+    far; may be handed from one request to another with the same history and models.
     """
 
     models: FittedModels = field(kw_only=True)
     computed: dict[Any, Any] = field(kw_only=True, repr=False, default_factory=dict)
+    # Scores of items are large and quickly computed again: they are for this request alone.
+    _scores: dict[Any, Any] = field(init=False, repr=False, default_factory=dict)
 
     @staticmethod
     def of(models: FittedModels, request: Request, computed: dict[Any, Any] | None = None) -> "Asked":
@@ -61,36 +63,38 @@ class Asked(Request):
     @property
     def user_factor(self) -> Float32:
         """The user factor that the history implies, float32 `(d,)`."""
-        return self._once("factor", self.history, lambda: self.models.factors.fold_in(self.history))
+        return self._once(self.computed, "factor", self.history, lambda: self.models.factors.fold_in(self.history))
 
     @property
     def sequence_vector(self) -> Float32 | None:
         """What the sequence model makes of the history, float32 `(d,)`; None where it was switched off."""
         sequence = self.models.sequence
         return (
-            None if sequence is None else self._once("user", self.history, lambda: sequence.user_vector(self.history))
+            None
+            if sequence is None
+            else self._once(self.computed, "user", self.history, lambda: sequence.user_vector(self.history))
         )
 
     def ease(self, history: History) -> ItemScores:
         """Return what the linear item model makes of a history."""
-        return self._once("ease", history, lambda: self.models.ease.points_to(history))
+        return self._once(self._scores, "ease", history, lambda: self.models.ease.points_to(history))
 
     def next_item(self, history: History) -> ItemScores:
         """Return what the linear transition model makes of a history."""
-        return self._once("next_item", history, lambda: self.models.next_item.points_to(history))
+        return self._once(self._scores, "next_item", history, lambda: self.models.next_item.points_to(history))
 
     def covisitation(self, history: History) -> ItemScores:
         """Return what the transitions make of a history."""
-        return self._once("covisitation", history, lambda: self.models.covisitation.points_to(history))
+        return self._once(self._scores, "covisitation", history, lambda: self.models.covisitation.points_to(history))
 
     def text_profile(self, history: History) -> Float32:
         """Return the profile of a history's texts, float32 `(embedding_size,)`; see `history_profile`."""
-        return self._once("text", history, lambda: history_profile(self.models.item_embeddings, history))
+        return self._once(self.computed, "text", history, lambda: history_profile(self.models.item_embeddings, history))
 
-    def _once(self, name: str, history: History, compute: Callable[[], _Value]) -> _Value:
+    def _once(self, kept: dict[Any, Any], name: str, history: History, compute: Callable[[], _Value]) -> _Value:
         # Of one request's history every newest part is told by its length.
         key = (name, len(history))
-        value: _Value | None = self.computed.get(key)
+        value: _Value | None = kept.get(key)
         if value is None:
-            value = self.computed[key] = compute()
+            value = kept[key] = compute()
         return value

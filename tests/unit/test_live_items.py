@@ -81,9 +81,8 @@ def test_a_new_item_has_the_features_of_its_twin_without_behaviour(path: Ranking
     for name, twin, new in zip(path.feature_names, *rows, strict=True):
         if name.startswith(
             ("text_profile", "text_session", "text_last", "text_max", "text_top3", "text_content_factor")
-        ):
-            if not name.endswith("share_below"):
-                assert new == pytest.approx(twin, abs=1e-4), name
+        ) and not name.endswith("share_below"):
+            assert new == pytest.approx(twin, abs=1e-4), name
         if name in ("item_text_length", "item_n_attribute_values") or name.startswith(("user_match", "session_match")):
             assert new == twin, name
 

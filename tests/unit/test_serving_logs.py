@@ -130,7 +130,7 @@ def test_no_id_text_or_key_is_logged_on_any_route_whatever_goes_wrong(client: Te
 
     engine.recommend = broken
     assert client.post(RECOMMEND, json={"user_id": USER}, headers=headers).status_code == 500
-    with engine.store._engine.begin() as connection:
+    with engine.store._database.engine.begin() as connection:
         connection.exec_driver_sql("DROP TABLE events")
     assert client.post(EVENTS, json={"events": [event]}, headers=headers).status_code == 503
     logging.getLogger("other").warning("connecting to %s", f"postgresql://user:{MARK}@host/db")
