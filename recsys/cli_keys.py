@@ -15,7 +15,12 @@ from recsys.errors import ConfigError
 if TYPE_CHECKING:
     from serving.keys import KeyStore, StoredKey
 
-keys = typer.Typer(help="API keys of the server: create, list, revoke.", no_args_is_help=True, rich_markup_mode=None)
+keys = typer.Typer(
+    help="API keys of the server: create, list, revoke.",
+    epilog="Example: recsys keys create --name shop --scope read",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 
 
 @keys.command(epilog="Example: recsys keys create --name shop --scope read --scope events")

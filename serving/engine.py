@@ -5,7 +5,6 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from functools import cached_property
 from time import perf_counter
 from typing import Final
@@ -14,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features.live import LiveItems
-from features.path import Ranking, RankingPath
+from features.path import RankingPath
 from features.rungs import Rung
 from recsys.bundle import Bundle
 from recsys.errors import CatalogueFullError, DataError, RequestError
@@ -25,11 +24,10 @@ from recsys.retrieval.diversify import check_diversity
 from recsys.schema import Warmth
 from serving.attributes import AttributeIndex
 from serving.errors import StoreError, UnknownItemError
-from serving.explain import Contribution, Evidence, explain_scores, find_evidence
 from serving.follower import Follower, columns_of, listed
+from serving.known import Known, as_of
 from serving.opinions import OpinionReader
-from serving.rules import Rule
-from serving.seen import UNKNOWN_KIND, seen_rows
+from serving.presenting import Presenter
 from serving.sessions import (
     SessionItem,
     Weighed,
@@ -62,34 +60,8 @@ Int64 = npt.NDArray[np.int64]
 
 MAX_CLOCK_SKEW_US: Final = 5 * 60 * 1_000_000
 STORE_UNAVAILABLE: Final = "store_unavailable"
-_PINNED_SCORE: Final = 0.0
 _N_SHOWN: Final = 3
 _NO_ITEMS: Final = np.empty(0, np.int32)
-
-
-@dataclass(frozen=True)
-class _Known:
-    """What is known of who asks. complained_idx: items that they know and did not like. user_idx: row, -1 for none.
-
-    computed: what models computed of this history for an earlier request. is_whole: whether the store could be read.
-    trained, stored: the parts of it. kinds: of the events in `history`, None where unknown.
-    """
-
-    history: History
-    complained_idx: Int32
-    warmth: Warmth
-    user_idx: int
-    computed: dict[object, object]
-    is_whole: bool
-    trained: History
-    stored: StoredUser
-
-    @property
-    def kinds(self) -> list[str | None]:
-        of = dict(zip(zip(self.stored.event_idx.tolist(), self.stored.event_us.tolist(), strict=True),
-                      self.stored.event_kinds, strict=True))  # fmt: skip
-        pairs = zip(self.history.item_idx.tolist(), self.history.timestamp_us.tolist(), strict=True)
-        return [of.get(pair) for pair in pairs]
 
 
 class Engine:
@@ -149,7 +121,7 @@ class Engine:
         allowed = None if query.rules.filter is None else self._shaper.mask(query.rules.filter)
         candidates = self._candidates(query, exclude, allowed, ignored)
         if candidates is None:
-            exclude = np.union1d(exclude, self._seen(query, known, as_of_us))
+            exclude = np.union1d(exclude, known.seen(query.rules.exclude_seen, as_of_us))
         # The length that training's requests have; what is excluded knows the whole.
         recent = known.history.last(MAX_REQUEST_HISTORY)
         request = Request(recent, as_of_us, known.user_idx, candidates)
@@ -161,7 +133,7 @@ class Engine:
             ranking = self._path.rank(asked, exclude=exclude, allowed=allowed, rung=rung, on_stage=observe_stage)
             if query.diversity > 0.0 and rung == Rung.FULL and not query.rules.shapes_slate:
                 ranking = self._path.diversify(ranking, query.n, query.diversity)
-            items = self._items(query, ranking, exclude, ignored, known, as_of_us, rung)
+            items = self._presenter.items(query, ranking, ignored, known.history, lambda: known.kinds, as_of_us, rung)
             if self.on_served is not None:
                 self.on_served(ServedRequest(slate_id, query.user_id, request, exclude, ranking))
         slate = Slate(
@@ -333,6 +305,10 @@ class Engine:
     def _shaper(self) -> Shaper:
         return Shaper(self._attributes, self._path, self._item_ids)
 
+    @cached_property
+    def _presenter(self) -> Presenter:
+        return Presenter(self._models, self._path, lambda: self._shaper, self.title_of)
+
     @property
     def _model_text(self) -> str:
         return f"model {self.model.name} version {self.model.version[:12]}"
@@ -345,82 +321,7 @@ class Engine:
         for row, values in zip(rows.tolist(), columns, strict=True):
             self._attributes.set_row(row, values)
 
-    def _items(
-        self,
-        query: Query,
-        ranking: Ranking,
-        exclude: Int32,
-        ignored: dict[str, Ignored],
-        known: _Known,
-        as_of_us: int,
-        rung: Rung,
-    ) -> tuple[SlateItem, ...]:
-        """Return the items of a slate: the first of the ranking, as far as no rule or wish wants it otherwise."""
-        began = perf_counter()
-        shaped = query.rules.shapes_slate
-        if shaped:
-            placed = self._shaper.place(query, ranking, exclude, ignored, as_of_us, rung)
-            places, item_idx = placed.places, placed.item_idx
-            drawn = [
-                value if rule == Rule.EXPLORATION else None
-                for value, rule in zip(placed.propensity.tolist(), placed.rules, strict=True)
-            ]
-            rules = placed.rules
-        else:
-            item_idx = ranking.item_idx[: query.n]
-            places = np.arange(len(item_idx))
-            drawn, rules = [None] * len(item_idx), (Rule.RANKING,) * len(item_idx)
-        observe_stage("rules", perf_counter() - began)
-        reasons = self._reasons(query, ranking, places, item_idx, known) if query.explain else None
-        return tuple(
-            SlateItem(
-                item_id,
-                float(ranking.score[place]) if place >= 0 else _PINNED_SCORE,
-                rank + 1,
-                tuple(ranking.source_names_of(place)) if place >= 0 else (),
-                propensity=chance,
-                rule=rule,
-                explanation=None if reasons is None else reasons[0][rank],
-                evidence=None if reasons is None else reasons[1][rank],
-            )
-            for rank, (item_id, place, chance, rule) in enumerate(
-                zip(self._item_ids.ids_of(item_idx), places.tolist(), drawn, rules, strict=True)
-            )
-        )
-
-    def _reasons(
-        self, query: Query, ranking: Ranking, places: Int64, item_idx: Int32, known: _Known
-    ) -> tuple[Sequence[tuple[Contribution, ...] | None], Sequence[Evidence | None]]:
-        """Return what each group added to the scores of a slate, None where there was no score, and the evidence."""
-        began = perf_counter()
-        parts: list[tuple[Contribution, ...] | None] = [None] * len(places)
-        ranker = self._models.ranker
-        scored = np.flatnonzero(places >= 0)
-        if ranker is not None and len(scored) and ranking.features.shape[1]:
-            explained = explain_scores(ranker, ranking.features[places[scored]], self._path.feature_groups)
-            for at, contributions in zip(scored.tolist(), explained, strict=True):
-                parts[at] = contributions
-        evidence = find_evidence(
-            item_idx, known.history.item_idx, known.kinds, self._models.item_embeddings,
-            self._models.covisitation.transitions,
-            lambda row: (self._item_ids.id_of(row), self._live.titles.get(row, "")),
-        )  # fmt: skip
-        observe_stage("explanation", perf_counter() - began)
-        return parts, evidence
-
-    def _seen(self, query: Query, known: _Known, as_of_us: int) -> Int32:
-        """Return the items that a request leaves out because the user has seen them."""
-        window = query.rules.exclude_seen
-        if isinstance(window, bool):
-            return np.union1d(known.history.item_idx, known.complained_idx).astype(np.int32) if window else _NO_ITEMS
-        # What training knows of a user has no kinds any more, so it counts as every kind.
-        trained = known.trained
-        rows = np.concatenate([trained.item_idx, known.stored.event_idx])
-        kinds = [*([UNKNOWN_KIND] * len(trained)), *known.stored.event_kinds]
-        times = np.concatenate([trained.timestamp_us, known.stored.event_us])
-        return seen_rows(rows, kinds, times, window, as_of_us=as_of_us)
-
-    def _known(self, query: Query, as_of_us: int, ignored: dict[str, Ignored]) -> _Known:
+    def _known(self, query: Query, as_of_us: int, ignored: dict[str, Ignored]) -> Known:
         """Return what the user had done, what they had complained of, how well the models know them, and their row."""
         user_idx, complained_idx, is_whole = UNKNOWN_IDX, _NO_ITEMS, True
         trained = History.empty()
@@ -441,14 +342,14 @@ class Engine:
         _check_times(query.history, as_of_us)
         self._rows([entry.item_id for entry in query.history], "history", ignored)
         session = session_history(query.history, self._item_ids, self._data_config, as_of_us=as_of_us)
-        history = add_without_repeats(trained, _before(stored.history, as_of_us))
+        history = add_without_repeats(trained, as_of(stored.history, as_of_us))
         is_kept = not len(session) and is_whole and query.user_id is not None and bool(len(history))
         history = add_without_repeats(history, session)
         warmth = Warmth.WARM if len(trained) else Warmth.COLD if len(history) else Warmth.UNKNOWN
         # Of a clock that ran back or an event ahead of it, nothing is taken over: the history is another one then.
         key = (len(history), int(history.timestamp_us[-1]) if len(history) else 0)
         computed = stored.computed.setdefault(key, {}) if is_kept else {}
-        return _Known(history, complained_idx, warmth, user_idx, computed, is_whole, trained, stored)
+        return Known(history, complained_idx, warmth, user_idx, computed, is_whole, trained, stored)
 
     def _read_user(self, events: Sequence[Event], is_forgotten: bool) -> StoredUser:  # noqa: FBT001
         """Return events of one user, oldest first, as arrays."""
@@ -520,13 +421,6 @@ def _stored(slate: Slate, user_id: str | None, timestamp_us: int) -> StoredSlate
     shown = tuple(ShownItem(item.item_id, item.rank, item.propensity) for item in slate.items)
     rung = None if slate.rung == Rung.FULL else slate.rung.value
     return StoredSlate(slate.recommendation_id, user_id, timestamp_us, slate.model.version, shown, rung=rung)
-
-
-def _before(history: History, as_of_us: int) -> History:
-    """Return stored behaviour as of a moment: what has arrived has happened, so a time ahead is the moment before."""
-    if not len(history) or history.timestamp_us[-1] < as_of_us:
-        return history
-    return replace(history, timestamp_us=np.minimum(history.timestamp_us, as_of_us - 1))
 
 
 def _check_times(entries: Sequence[SessionItem], now_us: int) -> None:

@@ -31,9 +31,7 @@ class Shaper:
         """Return which rows pass a filter, bool `(n_rows,)`, read-only; see `serving.filters`."""
         return self._masks.mask(wish, place)
 
-    def place(
-        self, query: Query, ranking: Ranking, exclude: Int32, ignored: dict[str, Ignored], as_of_us: int, rung: Rung
-    ) -> Placed:
+    def place(self, query: Query, ranking: Ranking, ignored: dict[str, Ignored], as_of_us: int, rung: Rung) -> Placed:
         """Return the slate of a request whose rules shape it; pins that cannot be shown are left aside and reported.
 
         Raises:
@@ -46,7 +44,7 @@ class Shaper:
             for number, boost in enumerate(rules.boosts)
         ]
         created = self._path.items.created_at_us[rows] if rules.freshness is not None else None
-        pins = self._pins(query, exclude, ignored)
+        pins = self._pins(query, ignored)
 
         def diversify(places: Int64, n: int) -> Int64:
             return places[self._path.diverse_places(rows[places], n, query.diversity)]
@@ -78,7 +76,7 @@ class Shaper:
         is_pinned = places >= len(rows)
         return Cap(limit, places[~is_pinned], codes[~is_pinned], codes[is_pinned])
 
-    def _pins(self, query: Query, exclude: Int32, ignored: dict[str, Ignored]) -> dict[int, int]:
+    def _pins(self, query: Query, ignored: dict[str, Ignored]) -> dict[int, int]:
         """Return the row of each pinned item that can be shown, by position."""
         pins: dict[int, int] = {}
         left_aside: list[str] = []

@@ -57,6 +57,7 @@ class Service:
                 for place, item_id in enumerate(item_ids)
             ]
         )
+        self.engine.follower.catch_up()
 
     def ask(self, user_id: str | None, candidates: list[str] | None = None, exclude: tuple[str, ...] = ()) -> None:
         self.engine.recommend(Query(user_id=user_id, candidates=candidates, exclude=exclude, n=5))

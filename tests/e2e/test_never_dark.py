@@ -209,10 +209,9 @@ def test_a_store_that_comes_late_is_taken_up_with_its_events(
     folder = tmp_path / "volume"
     service = ready(start(bundle=bundles[0], store_url=f"sqlite:///{folder / 'events.db'}"))
     assert reason(service, user_id="u") == "store_unavailable"
-    first = service.engine
 
     folder.mkdir()
-    wait_for(lambda: service.engine is not first)
+    wait_for(lambda: service.store.is_open)
 
     assert reason(service, user_id="u") is None
 
