@@ -33,9 +33,9 @@ _ADDRESS = re.compile(r"running on (http://127\.0\.0\.1:\d+)")
 class SlowPath(ToyPath):
     """Takes `SERVING_TOY_MS` milliseconds for a ranking."""
 
-    def rank(self, request: Request, *, exclude: Any) -> Ranking:
+    def rank(self, request: Request, **options: Any) -> Ranking:
         time.sleep(float(os.environ.get("SERVING_TOY_MS", "0")) / 1_000)
-        return super().rank(request, exclude=exclude)
+        return super().rank(request, **options)
 
 
 class KeyFile:

@@ -87,14 +87,21 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return created
 
 
+def rest_of(writer: "subprocess.Popen[str]") -> list[str]:
+    """Return the lines that a process has still written, those too that were read ahead, which communicate loses."""
+    assert writer.stdout is not None
+    lines = writer.stdout.read().split()
+    writer.wait()
+    return lines
+
+
 def test_what_was_acknowledged_survives_the_death_of_the_server_process(url: str) -> None:
     told: list[int] = []
     for _ in range(3):
         writer = begin(WRITER, url, "w", str(max(told, default=-1) + 1_000), str(BATCH))
         told += acknowledged(writer, ENOUGH)
         writer.send_signal(signal.SIGKILL)  # amid the next batch
-        rest, _ = writer.communicate()
-        told += [int(line) for line in rest.split()]
+        told += [int(line) for line in rest_of(writer)]
 
     found = stored_batches(url)
 
@@ -110,8 +117,9 @@ def test_what_was_acknowledged_survives_the_death_of_the_database(postgres: "Pos
     told = acknowledged(writer, ENOUGH)
 
     postgres.kill()
-    rest, complaint = writer.communicate()
-    told += [int(line) for line in rest.split()]
+    told += [int(line) for line in rest_of(writer)]
+    assert writer.stderr is not None
+    complaint = writer.stderr.read()
     postgres.start()
 
     found = stored_batches(url)
