@@ -14,13 +14,17 @@ from recsys.registry import BUNDLE_ARTIFACT
 
 # What answering requests from a bundle needs; training's own libraries are not among them.
 INFERENCE_PACKAGES: Final = (
+    "alembic",
     "faiss-cpu",
     "lightgbm",
     "mlflow",
+    "numba",
     "numpy",
     "onnxruntime",
     "pandas",
     "polars",
+    "prometheus-client",
+    "psutil",
     "pydantic",
     "pyyaml",
     "safetensors",

@@ -23,6 +23,7 @@ class ToyPath:
     """Retrieves the items 0 … n-1 but those excluded; an item's first feature is its row."""
 
     n_retrieved: int = 8
+    models: Any = None
     feature_names: tuple[str, ...] = NAMES
     asked: list[list[int]] = field(default_factory=list)
 

@@ -122,7 +122,7 @@ def test_no_id_text_or_key_is_logged_on_any_route_whatever_goes_wrong(client: Te
 
     engine = client.app.state.service.engine  # type: ignore[attr-defined]
 
-    def broken(query: Any) -> None:
+    def broken(query: Any, **_: Any) -> None:
         try:
             raise KeyError(query.user_id)
         except KeyError as error:
