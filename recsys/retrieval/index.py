@@ -1,7 +1,5 @@
 """Nearest vectors by inner product: exact for small catalogues, FAISS inverted lists for large ones."""
 
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Final, Protocol
 
 import faiss
@@ -67,13 +65,13 @@ class ExactIndex:
 class InvertedIndex:
     """FAISS inverted lists over vectors in eight bits, the best of which are compared exactly.
 
-    vectors: float32 `(n_rows, d)`. lists: None builds them over the first `n_used` rows, in minutes
-    for a million.
+    vectors: float32 `(n_rows, d)`. n_used: rows behind these are free until touched. The lists are built
+    over the others, in minutes for a million.
     """
 
-    def __init__(self, vectors: Float32, lists: Any = None, *, n_used: int | None = None) -> None:
+    def __init__(self, vectors: Float32, n_used: int | None = None) -> None:
         self._vectors = vectors
-        self._lists = _build_lists(vectors[:n_used]) if lists is None else lists
+        self._lists = _build_lists(vectors[:n_used])
         self._lists.nprobe = min(_OPENED, self._lists.nlist)
         # Rows that lie in another list than their vector now would: always compared.
         self._touched: Int32 = np.empty(0, np.int32)
@@ -92,15 +90,6 @@ class InvertedIndex:
     def touch(self, rows: Int32) -> None:
         self._touched = np.union1d(self._touched, rows)
 
-    def save(self, path: Path) -> None:
-        """Write the lists, which `load` reads."""
-        faiss.write_index(self._lists, str(path))
-
-    @staticmethod
-    def load(path: Path, vectors: Float32) -> "InvertedIndex":
-        """Read lists that were built over these vectors; what is read stays on disk until it is searched."""
-        return InvertedIndex(vectors, faiss.read_index(str(path), faiss.IO_FLAG_MMAP))
-
     def _approximately(self, query: Float32, n: int, allowed: Bool | None) -> Int32:
         selected = {}
         if allowed is not None:
@@ -116,13 +105,13 @@ class Indexes:
     """The vector indexes of one set of models, each built once, whoever asks first.
 
     exact_below: number of vectors from which search is approximate. n_used: rows of the vectors that are taken; those
-    behind them are free until they are touched. ready: indexes by name that exist already.
+    behind them are free until they are touched.
     """
 
-    def __init__(self, exact_below: int, n_used: int, ready: Mapping[str, VectorIndex] | None = None) -> None:
+    def __init__(self, exact_below: int, n_used: int) -> None:
         self._exact_below = exact_below
         self.n_used = n_used
-        self._indexes: dict[str, VectorIndex] = dict(ready or {})
+        self._indexes: dict[str, VectorIndex] = {}
 
     def of(self, name: str, vectors: Float32) -> VectorIndex:
         """Return the index of that name, over these vectors: exact for fewer than `exact_below`."""
@@ -143,7 +132,7 @@ def build_index(vectors: Float32, *, exact_below: int, n_used: int | None = None
     n_used: rows behind these are free; None for all being taken.
     """
     n_used = len(vectors) if n_used is None else n_used
-    return ExactIndex(vectors, n_used) if n_used < exact_below else InvertedIndex(vectors, n_used=n_used)
+    return ExactIndex(vectors, n_used) if n_used < exact_below else InvertedIndex(vectors, n_used)
 
 
 def _build_lists(vectors: Float32) -> Any:

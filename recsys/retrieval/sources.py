@@ -1,5 +1,6 @@
 """Candidate sources: each proposes items for a request, and can say what it thinks of any given item."""
 
+from abc import ABC, abstractmethod
 from typing import Protocol
 
 import numpy as np
@@ -54,7 +55,7 @@ class AlsSource:
         return self._models.factors.placed @ Asked.of(self._models, request).user_factor
 
 
-class _ScorerSource:
+class _ScorerSource(ABC):
     """Proposes what a sparse item-to-item model scores highest, as far as it is above 0."""
 
     def __init__(self, models: FittedModels, indexes: Indexes) -> None:
@@ -73,8 +74,8 @@ class _ScorerSource:
     def score_all(self, request: Request) -> Float32:
         return self._scores(Asked.of(self._models, request)).all(self._models.n_rows)
 
-    def _scores(self, asked: Asked) -> ItemScores:
-        raise NotImplementedError
+    @abstractmethod
+    def _scores(self, asked: Asked) -> ItemScores: ...
 
 
 class CovisitationSource(_ScorerSource):

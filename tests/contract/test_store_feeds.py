@@ -373,5 +373,14 @@ def test_a_key_id_that_is_taken_is_refused(store: EventStore) -> None:
     assert kept.name == "shop"
 
 
-def test_a_store_that_is_there_answers_a_ping(store: EventStore) -> None:
+def test_a_store_that_is_there_answers_a_ping_and_one_that_lost_its_database_does_not(
+    store: EventStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store.ping()
+
+    def lost(*_: object, **__: object) -> None:
+        raise StoreError("gone")
+
+    monkeypatch.setattr(store, "_database", type("Lost", (), {"read": staticmethod(lost)})())
+    with pytest.raises(StoreError, match="gone"):
+        store.ping()

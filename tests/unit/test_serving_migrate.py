@@ -101,9 +101,14 @@ def test_a_database_may_be_shared_with_another_program_that_uses_alembic(url: st
     run(url, "CREATE TABLE alembic_version (version_num VARCHAR(32))", "INSERT INTO alembic_version VALUES ('mlflow')")
 
     store = SqlEventStore(url)
+    store.add([Event("e9", "ann", "i0", "click", 1)], received_us=1)
 
-    store.ping()
+    assert [event.event_id for event in store.newest_of("ann", 1)] == ["e9"]
     store.close()
+    engine = sa.create_engine(url)
+    with engine.connect() as connection:
+        assert connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalars().all() == ["mlflow"]
+    engine.dispose()
 
 
 def test_servers_that_start_at_once_make_the_tables_once(url: str) -> None:
