@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
@@ -27,6 +28,8 @@ from serving.telemetry import forget_ended_processes, hear, observe_memory, set_
 __all__ = ["create_app", "serve"]
 
 _TICK_S: Final = 5.0
+_LOOK_S: Final = 0.02
+_LONGEST_FIRST_TRY_S: Final = 60.0
 
 _DESCRIPTION: Final = """Personalised recommendations from behaviour and text.
 
@@ -67,6 +70,8 @@ def create_app(
         if keys is not None:
             keys.start()
         service.start()
+        if settings.workers > 1:
+            await _first_try(service, drain)
         ticking = asyncio.create_task(_tick(service))
         yield
         ticking.cancel()
@@ -90,6 +95,17 @@ def create_app(
     pseudonyms = Pseudonyms(settings.log_secret or secrets.token_hex())
     app.add_middleware(Gate, routes=api.routes, pseudonyms=pseudonyms, is_draining=lambda: drain.has_begun)
     return app
+
+
+async def _first_try(service: Service, drain: Drain) -> None:
+    """Wait for the model to be loaded, or for a first failure; not for ever, since nothing is answered meanwhile.
+
+    Workers share one socket. One that took calls before its model is loaded would refuse what another can answer: at
+    the start, where readiness is that of the first worker, and when a worker that has died is replaced.
+    """
+    until_s = time.monotonic() + _LONGEST_FIRST_TRY_S
+    while not service.has_tried and not drain.has_begun and time.monotonic() < until_s:
+        await asyncio.sleep(_LOOK_S)
 
 
 async def _tick(service: Service) -> None:

@@ -65,6 +65,7 @@ class Service:
         self._slates: SlateLog | None = None
         self._counted_slates = 0, 0
         self._stop = threading.Event()
+        self._tried = threading.Event()
         # Daemons: a load that hangs on the network does not keep the process from ending.
         self._thread = threading.Thread(target=self._load, name="load-model", daemon=True)
         self._watching = threading.Thread(target=self._watch, name="watch-model", daemon=True)
@@ -80,6 +81,11 @@ class Service:
         if engine is None:
             raise NotReadyError(f"no model is loaded: {self._problem}")
         return engine
+
+    @property
+    def has_tried(self) -> bool:
+        """Whether a model is loaded, or the first try of it has failed."""
+        return self._tried.is_set()
 
     def recommend(self, query: Query, *, waited_ms: float = 0.0) -> Slate:
         """Return the best list that can be made now; `degraded_reason` says what was missing for a better one.
@@ -139,11 +145,13 @@ class Service:
                     if self._problem != reported:
                         logger.warning("no model is loaded: %s", self._problem)
                         reported = self._problem
+                    self._tried.set()
                     self._stop.wait(retry_s)
                     retry_s = min(2 * retry_s, _LONGEST_RETRY_S)
         finally:
             if self._engine is None and not self._stop.is_set():
                 self._problem = "loading it failed unexpectedly; the log of the service says why"
+            self._tried.set()
         if self._engine is not None and self._open_engine is None and not self._stop.is_set():
             self._watching.start()
 

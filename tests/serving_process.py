@@ -20,6 +20,7 @@ from serving_toys import ToyPath, toy_engine
 from features.path import Ranking
 from recsys.histories import Request
 from serving.app import create_app
+from serving.engine import Engine
 from serving.keys import StoredKey
 from serving.server import serve, settings_of_process
 from serving.service import Service
@@ -80,8 +81,19 @@ def create_toy_app() -> FastAPI:
     """Return the application of one server process with the toy engine."""
     settings = settings_of_process()
     keys = os.environ.get("SERVING_TOY_KEYS")
-    service = Service(settings, lambda _: toy_engine(path=SlowPath()))
+    service = Service(settings, lambda _: _open_engine())
     return create_app(service=service, open_keys=(lambda: KeyFile(Path(keys))) if keys else None)
+
+
+def _open_engine() -> Engine:
+    """Return the engine at once in the first process that asks, and after `SERVING_TOY_LATER_MS` in the others."""
+    first = os.environ.get("SERVING_TOY_FIRST")
+    if first is not None:
+        try:
+            Path(first).touch(exist_ok=False)
+        except FileExistsError:
+            time.sleep(float(os.environ["SERVING_TOY_LATER_MS"]) / 1_000)
+    return toy_engine(path=SlowPath())
 
 
 class ToyServer:

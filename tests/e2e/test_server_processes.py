@@ -127,11 +127,33 @@ def test_workers_share_a_port_their_figures_and_their_pseudonyms_and_end_with_th
     assert len(users) == 1
 
 
+def test_a_worker_takes_no_calls_before_its_model_is_loaded(tmp_path: Path) -> None:
+    """At the start, and when a worker that has died is replaced."""
+    slowly = {"SERVING_TOY_FIRST": str(tmp_path / "first"), "SERVING_TOY_LATER_MS": "700", "RECSYS_LOG_LEVEL": "INFO"}
+    with ToyServer(RECSYS_WORKERS="2", **slowly) as server:
+
+        def ask_until_loaded(n_loaded: int) -> set[int]:
+            statuses = set()
+            while sum("is loaded" in line for line in server.log) < n_loaded:
+                statuses.add(httpx.post(f"{server.url}{RECOMMEND}", json={}).status_code)
+            return statuses
+
+        assert ask_until_loaded(2) == {200}
+        os.kill(_children(server.process.pid)[-1], signal.SIGKILL)
+        assert ask_until_loaded(3) == {200}
+
+
 _COUNTER = 'recsys_requests_total{route="/v1/recommendations",status="200"}'
 
 
 def _scraped(server: ToyServer) -> list[str]:
     return [line for _ in range(6) for line in httpx.get(f"{server.url}/metrics").text.splitlines()]
+
+
+def _children(pid: int) -> list[int]:
+    """Return the server processes among the children of a process; the other is multiprocessing's resource tracker."""
+    children = map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+    return [child for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
 
 
 def _is_listening(server: ToyServer) -> bool:
