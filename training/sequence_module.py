@@ -78,14 +78,32 @@ class Block(nn.Module):
 
     def forward(self, hidden: Tensor, distance_bucket: Tensor, future: Tensor) -> Tensor:
         """Return the states `(b, length, d)`; `distance_bucket` and `future` (bool) are `(length, length)`."""
+        return self.attend(hidden, self.bias(distance_bucket, future))
+
+    def bias(self, distance_bucket: Tensor, future: Tensor) -> Tensor:
+        """Return what is added to the attention, `(heads, length, length)`: by distance, -inf for what lies ahead."""
+        bias = functional.embedding(distance_bucket, self.distance_bias).permute(2, 0, 1)
+        return bias.masked_fill(future, float("-inf"))
+
+    def attend(self, hidden: Tensor, bias: Tensor, n_asked: int = 0) -> Tensor:
+        """Return the states `(b, length, d)`; of the last `n_asked` places alone where that is not 0.
+
+        bias: `(heads, places asked, length)`.
+        """
         batch, length, size = hidden.shape
-        qkv = self.qkv(self.norm_attention(hidden)).view(batch, length, 3, self.n_heads, -1).permute(2, 0, 3, 1, 4)
-        query, key, value = qkv.unbind(0)  # (b, heads, length, d / heads)
-        bias = functional.embedding(distance_bucket, self.distance_bias).permute(2, 0, 1)  # (heads, length, length)
-        bias = bias.masked_fill(future, float("-inf"))
-        scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2) + bias  # (b, heads, length, length)
+        normed = self.norm_attention(hidden)
+        if n_asked:
+            hidden = hidden[:, -n_asked:]
+            query = functional.linear(normed[:, -n_asked:], self.qkv.weight[:size], self.qkv.bias[:size])
+            others = functional.linear(normed, self.qkv.weight[size:], self.qkv.bias[size:])
+            key, value = others.view(batch, length, 2, self.n_heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+            query = query.view(batch, n_asked, self.n_heads, -1).transpose(1, 2)
+        else:
+            qkv = self.qkv(normed).view(batch, length, 3, self.n_heads, -1).permute(2, 0, 3, 1, 4)
+            query, key, value = qkv.unbind(0)  # (b, heads, length, d / heads)
+        scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2) + bias  # (b, heads, places asked, length)
         attention = functional.softmax(scores, dim=-1)
-        mixed = (attention @ value).transpose(1, 2).reshape(batch, length, size)
+        mixed = (attention @ value).transpose(1, 2).reshape(batch, -1, size)
         hidden = hidden + self.dropout(self.out(mixed))
         return hidden + self.dropout(self.feedforward(self.norm_feedforward(hidden)))
 
@@ -114,8 +132,7 @@ class Trunk(nn.Module):
         vectors: `(b, length, d)` of the items. gap_bucket, index_bucket: int64 `(b, length)`. Padding stands at the
         end, where no place before it looks.
         """
-        hidden = self.norm_input(vectors) + self.gap(gap_bucket) + self.index(index_bucket)
-        hidden = self.dropout(hidden)
+        hidden = self.dropout(self.enter(vectors, gap_bucket, index_bucket))
         length = hidden.shape[1]
         buckets = self.distance_bucket[:length, :length]
         for block in self.blocks:
@@ -123,17 +140,37 @@ class Trunk(nn.Module):
         normed: Tensor = self.norm_output(hidden)
         return normed
 
+    def enter(self, vectors: Tensor, gap_bucket: Tensor, index_bucket: Tensor) -> Tensor:
+        """Return what the first block reads, `(b, length, d)`."""
+        entered: Tensor = self.norm_input(vectors) + self.gap(gap_bucket) + self.index(index_bucket)
+        return entered
+
 
 class LastPlace(nn.Module):
-    """The trunk as it is served: one history in, one user vector `(d,)` out."""
+    """The trunk as it is served: one history in, one user vector `(d,)` out, equal to the trunk's at the last place.
+
+    Nothing reads the other places of the last block, so they are not computed; what attention adds by distance is laid
+    out once.
+    """
 
     def __init__(self, trunk: Trunk) -> None:
         super().__init__()
         self.trunk = trunk
+        buckets = trunk.distance_bucket
+        for number, block in enumerate(trunk.blocks):
+            with torch.no_grad():
+                bias = block.bias(buckets.clamp(min=0), buckets < 0)
+            self.register_buffer(f"bias_{number}", bias.contiguous(), persistent=False)
 
     def forward(self, vectors: Tensor, gap_bucket: Tensor, index_bucket: Tensor) -> Tensor:
-        states: Tensor = self.trunk(vectors, gap_bucket, index_bucket)
-        return states[0, -1]
+        """vectors: `(1, length, d)` of the items. gap_bucket, index_bucket: int64 `(1, length)`."""
+        hidden = self.trunk.enter(vectors, gap_bucket, index_bucket)
+        length, last = hidden.shape[1], len(self.trunk.blocks) - 1
+        for number, block in enumerate(self.trunk.blocks):
+            bias = self.get_buffer(f"bias_{number}")[:, :length, :length]
+            hidden = block.attend(hidden, bias[:, -1:], 1) if number == last else block.attend(hidden, bias)
+        state: Tensor = self.trunk.norm_output(hidden)[0, 0]
+        return state
 
 
 class SequenceNetwork(nn.Module):
