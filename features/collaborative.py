@@ -3,7 +3,6 @@
 import numpy as np
 
 from features.context import Float32, RequestContext, share_below
-from recsys.models.factors import unit_rows
 
 _N_LAST = 3
 
@@ -35,10 +34,9 @@ def compute(context: RequestContext) -> Float32:
         return rows
     asked, history, candidates = context.asked, context.history, context.candidate_idx
     factors, covisitation = context.models.factors, context.models.covisitation
-    placed = factors.placed[candidates]  # (n, d)
-    rows[:, 0] = placed @ asked.user_factor
+    rows[:, 0] = factors.placed[candidates] @ asked.user_factor
     rows[:, 1] = share_below(rows[:, 0])
-    cosines = unit_rows(placed) @ unit_rows(factors.placed[context.recent_idx]).T  # (n, h)
+    cosines = factors.unit_placed[candidates] @ factors.unit_placed[context.recent_idx].T  # (n, h)
     rows[:, 2] = cosines[:, -1]
     rows[:, 3] = cosines.max(axis=1)
     rows[:, 4] = cosines.mean(axis=1)

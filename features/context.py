@@ -1,7 +1,6 @@
 """What all feature groups share about one request: computed once, read by each."""
 
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +10,7 @@ from recsys.catalogue import NO_TIME, Catalogue
 from recsys.config import FeatureConfig
 from recsys.histories import History, Request
 from recsys.models.fitted import FittedModels
-from recsys.models.kernels import shares_below
+from recsys.models.kernels import field_shares, field_sums, shares_below
 from recsys.retrieval.asked import Asked
 
 Float32 = npt.NDArray[np.float32]
@@ -148,27 +147,20 @@ class RequestContext:
 
         Each field's part sums to 1, so that a match is the share of the history (newest first, 0.95 per step) with it.
         """
-        profile = np.zeros(self.items.values.n_values, np.float32)
-        if not len(history) or not len(profile):
-            return profile
+        values = self.items.values
         decay = np.float32(_TASTE_DECAY) ** np.arange(len(history) - 1, -1, -1, dtype=np.float32)
-        values, place = self.items.values.of(history.item_idx)
-        profile = np.bincount(values, weights=decay[place], minlength=len(profile)).astype(np.float32)
-        totals = np.bincount(self.items.value_field, weights=profile, minlength=len(self.items.field_names))
-        return (profile / np.maximum(totals, 1e-9)[self.items.value_field]).astype(np.float32)
+        return field_shares(
+            history.item_idx, decay, values.start, values.count, values.columns, self.items.value_field,
+            len(self.items.field_names), values.n_values,
+        )  # fmt: skip
 
     def matches(self, profile: Float32) -> Float32:
         """Return how well each candidate's values fit a profile, per field, float32 `(n, n_fields)`."""
-        n_fields = len(self.items.field_names)
-        values, place = self._value_places
-        sums = np.bincount(place, weights=profile[values], minlength=len(self) * n_fields)
-        return sums.reshape(len(self), n_fields).astype(np.float32)
-
-    @cached_property
-    def _value_places(self) -> tuple[Int32, Int64]:
-        """Return the candidates' values, one after the other, and of each its place in `(n, n_fields)`."""
-        values, row = self.items.values.of(self.candidate_idx)
-        return values, row * len(self.items.field_names) + self.items.value_field[values]
+        values = self.items.values
+        return field_sums(
+            self.candidate_idx, profile, values.start, values.count, values.columns, self.items.value_field,
+            len(self.items.field_names),
+        )  # fmt: skip
 
 
 def current_session(history: History, as_of_us: int, gap_us: int) -> History:

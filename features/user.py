@@ -35,9 +35,9 @@ def compute(context: RequestContext) -> Float32:
         usual = np.log1p(counters.count("interactions", context.recent_idx, as_of)).mean()
         head[:, 1] = usual
         head[:, 2] = np.log1p(counters.count("interactions", context.candidate_idx, as_of))[:, 0] - usual
-        known, times = np.unique(history.item_idx, return_counts=True)
-        place = np.minimum(np.searchsorted(known, context.candidate_idx), len(known) - 1)
-        head[:, 3] = np.where(known[place] == context.candidate_idx, times[place], 0)
+        known = np.sort(history.item_idx)
+        first, last = (known.searchsorted(context.candidate_idx, side) for side in ("left", "right"))
+        head[:, 3] = last - first
         seen = items.numeric[history.item_idx]
         present = np.isfinite(seen)
         mean = np.where(present, seen, 0).sum(axis=0, dtype=np.float64) / np.where(

@@ -1,6 +1,7 @@
 """The network of the sequence model: item vectors from text and a residual, and a causal transformer over a history."""
 
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, cast
 
 import torch
 from torch import Tensor, nn
@@ -157,16 +158,20 @@ class LastPlace(nn.Module):
         super().__init__()
         self.trunk = trunk
         buckets = trunk.distance_bucket
-        for number, block in enumerate(trunk.blocks):
+        for number, block in enumerate(self._blocks):
             with torch.no_grad():
                 bias = block.bias(buckets.clamp(min=0), buckets < 0)
             self.register_buffer(f"bias_{number}", bias.contiguous(), persistent=False)
+
+    @property
+    def _blocks(self) -> Sequence[Block]:
+        return cast(Sequence[Block], self.trunk.blocks)
 
     def forward(self, vectors: Tensor, gap_bucket: Tensor, index_bucket: Tensor) -> Tensor:
         """vectors: `(1, length, d)` of the items. gap_bucket, index_bucket: int64 `(1, length)`."""
         hidden = self.trunk.enter(vectors, gap_bucket, index_bucket)
         length, last = hidden.shape[1], len(self.trunk.blocks) - 1
-        for number, block in enumerate(self.trunk.blocks):
+        for number, block in enumerate(self._blocks):
             bias = self.get_buffer(f"bias_{number}")[:, :length, :length]
             hidden = block.attend(hidden, bias[:, -1:], 1) if number == last else block.attend(hidden, bias)
         state: Tensor = self.trunk.norm_output(hidden)[0, 0]

@@ -61,11 +61,16 @@ class ItemFactors:
         """
         if not len(history):
             return np.zeros(self.own.shape[1], np.float32)
-        # Weights of repeated interactions add up, as they do in the matrix that the factors were fitted on.
-        item_idx, place = np.unique(history.item_idx, return_inverse=True)
+        item_idx, weight = history.item_idx, history.weight.astype(np.float64)
+        if len(set(item_idx.tolist())) < len(item_idx):
+            # Weights of repeated interactions add up, as they do in the matrix that the factors were fitted on.
+            item_idx, place = np.unique(item_idx, return_inverse=True)
+            weight = np.bincount(place, weights=weight).astype(np.float64)
         items = self.placed[item_idx].astype(np.float64)  # (h, d)
-        extra = self.alpha * np.bincount(place, weights=history.weight)  # (h,) confidence beyond 1
-        left = self._gram + (items * extra[:, None]).T @ items  # (d, d)
+        extra = self.alpha * weight  # (h,) confidence beyond 1
+        # A product of a matrix with itself takes half as long.
+        scaled = items * np.sqrt(extra)[:, None] if extra.min() >= 0 else None
+        left = self._gram + (scaled.T @ scaled if scaled is not None else (items * extra[:, None]).T @ items)  # (d, d)
         right = (1.0 + extra) @ items  # (d,)
         # Positive definite, so that half of it is enough.
         _, solution, failed = posv(left, right, overwrite_a=True, overwrite_b=True)

@@ -75,3 +75,45 @@ def shares_below(scores: Any) -> Float32:
     """Return for each score the share of the others that are lower, float32; equal scores share a value; n above 1."""
     places = np.searchsorted(np.sort(scores), scores)
     return (places / np.float32(len(scores) - 1)).astype(np.float32)
+
+
+@compiled
+def field_shares(
+    rows: Any, strength: Float32, start: Any, count: Any, columns: Any, field: Any, n_fields: int, n_values: int
+) -> Float32:
+    """Return how much of the strength of some items falls on each attribute value, float32 `(n_values,)`.
+
+    rows: the items; the values of item `i` are `columns[start[i] : start[i] + count[i]]`. field: which field a value
+    belongs to; the shares of each field's values add up to 1.
+    """
+    sums = np.zeros(n_values)
+    totals = np.zeros(n_fields)
+    for place in range(len(rows)):
+        row = rows[place]
+        for entry in range(start[row], start[row] + count[row]):
+            value = columns[entry]
+            sums[value] += strength[place]
+            totals[field[value]] += strength[place]
+    shares = np.zeros(n_values, np.float32)
+    for place in range(len(rows)):
+        row = rows[place]
+        for entry in range(start[row], start[row] + count[row]):
+            value = columns[entry]
+            shares[value] = sums[value] / totals[field[value]]
+    return shares
+
+
+@compiled
+def field_sums(rows: Any, profile: Float32, start: Any, count: Any, columns: Any, field: Any, n_fields: int) -> Float32:
+    """Return the sum of each item's values in a profile, by field, float32 `(n, n_fields)`; see `field_shares`."""
+    sums = np.zeros((len(rows), n_fields), np.float32)
+    totals = np.empty(n_fields)
+    for place in range(len(rows)):
+        totals[:] = 0.0
+        row = rows[place]
+        for entry in range(start[row], start[row] + count[row]):
+            value = columns[entry]
+            totals[field[value]] += profile[value]
+        for of_field in range(n_fields):
+            sums[place, of_field] = totals[of_field]
+    return sums

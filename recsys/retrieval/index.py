@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys.models.kernels import top_rows
+from recsys.retrieval.byte_rows import ByteRows
 
 Bool = npt.NDArray[np.bool_]
 Float32 = npt.NDArray[np.float32]
@@ -22,6 +23,8 @@ _FOUND_PER_WANTED: Final = 2
 _EXACT_ROWS: Final = 10_000
 _ADDED_AT_ONCE: Final = 50_000
 _ALL: Final = np.empty(0, np.bool_)
+# From so many numbers on, reading all vectors takes longer than looking through a copy in bytes first.
+_READ_WHOLE_UP_TO: Final = 500_000
 
 
 class VectorIndex(Protocol):
@@ -48,17 +51,26 @@ def top_n(scores: Float32, n: int, allowed: Bool | None = None) -> Int32:
 
 
 class ExactIndex:
-    """Scores every vector. vectors: float32 `(n_rows, d)`. n_used: rows behind these are free until touched."""
+    """Scores every vector that can be among the best. vectors: float32 `(n_rows, d)`.
+
+    n_used: rows behind these are free until touched.
+    """
 
     def __init__(self, vectors: Float32, n_used: int | None = None) -> None:
         self._vectors = vectors
         self._n_used = len(vectors) if n_used is None else n_used
+        self._bytes = ByteRows(vectors) if vectors.size > _READ_WHOLE_UP_TO else None
 
     def search(self, query: Float32, n: int, allowed: Bool | None = None) -> Int32:
-        scores = self._vectors[: self._n_used] @ query
-        return top_n(scores, n, None if allowed is None else allowed[: len(scores)])
+        if self._bytes is None:
+            scores = self._vectors[: self._n_used] @ query
+            return top_n(scores, n, None if allowed is None else allowed[: len(scores)])
+        rows = self._bytes.may_be_best(query, n, _ALL if allowed is None else allowed, self._n_used)
+        return rows[top_n(self._vectors[rows] @ query, n)]
 
     def touch(self, rows: Int32) -> None:
+        if self._bytes is not None:
+            self._bytes.put(rows, self._vectors[rows])
         self._n_used = max(self._n_used, int(rows.max(initial=-1)) + 1)
 
 
