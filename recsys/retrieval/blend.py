@@ -2,18 +2,21 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from recsys.config import RetrievalConfig
 from recsys.histories import Request
+from recsys.models.kernels import compiled
 from recsys.retrieval.sources import CandidateSource
 
 Bool = npt.NDArray[np.bool_]
 Int32 = npt.NDArray[np.int32]
 
 _RANK_OFFSET = 60.0
+_NOTHING = np.empty(0, np.int32)
 
 
 @dataclass(frozen=True)
@@ -61,13 +64,34 @@ def blend(
         allowed = np.ones(n_items, np.bool_) if allowed is None else allowed.copy()
         allowed[exclude] = False
     proposed = [source.retrieve(request, config.per_source, allowed) for source in sources]
-    rows = np.concatenate(proposed) if proposed else np.empty(0, np.int32)
-    lengths = [len(each) for each in proposed]
-    gain = np.concatenate([1.0 / (_RANK_OFFSET + 1.0 + np.arange(length)) for length in lengths] or [np.empty(0)])
-    source_bit = np.repeat(1 << np.arange(len(proposed)), lengths)
-    found, place = np.unique(rows, return_inverse=True)
-    fused = np.bincount(place, weights=gain, minlength=len(found))
-    bits = np.bincount(place, weights=source_bit, minlength=len(found)).astype(np.uint8)
+    rows = np.concatenate(proposed) if proposed else _NOTHING
+    source = np.repeat(np.arange(len(proposed), dtype=np.uint8), [len(each) for each in proposed])
+    item_idx, bits = _fuse(rows, source, config.n_candidates)
+    return Candidates(item_idx, bits, names)
+
+
+@compiled
+def _fuse(rows: Any, source: Any, n: int) -> tuple[Int32, npt.NDArray[np.uint8]]:
+    """Return the `n` items with the largest sums of reciprocal ranks, best first, and the bits of their sources.
+
+    rows, source: what the sources propose, one source after the other, each best first.
+    """
+    gain = np.empty(len(rows))
+    rank = 0
+    for place in range(len(rows)):
+        rank = rank + 1 if place and source[place] == source[place - 1] else 1
+        gain[place] = 1.0 / (_RANK_OFFSET + rank)
+    found = np.empty(len(rows), np.int32)
+    fused = np.zeros(len(rows))
+    bits = np.zeros(len(rows), np.uint8)
+    count = -1
+    for place in np.argsort(rows, kind="mergesort"):
+        if count < 0 or found[count] != rows[place]:
+            count += 1
+            found[count] = rows[place]
+        fused[count] += gain[place]
+        bits[count] |= np.uint8(1 << source[place])
+    count += 1
     # Sums of the same gains in another order may differ in the last bit; they are equal all the same.
-    order = np.lexsort((found, -np.round(fused, 12)))[: config.n_candidates]
-    return Candidates(found[order].astype(np.int32), bits[order], names)
+    best = np.argsort(-np.rint(fused[:count] * 1e12), kind="mergesort")[:n]
+    return found[best], bits[best]
