@@ -128,12 +128,12 @@ class Engine:
         slate_id = str(uuid.uuid4())
         observe_stage("history", perf_counter() - began)
         items: tuple[SlateItem, ...] = ()
-        if candidates is None or len(candidates):
+        if candidates is None or len(candidates) or query.rules.pins:
             asked = Asked.of(self._models, request, known.computed)
             ranking = self._path.rank(asked, exclude=exclude, allowed=allowed, rung=rung, on_stage=observe_stage)
             if query.diversity > 0.0 and rung == Rung.FULL and not query.rules.shapes_slate:
                 ranking = self._path.diversify(ranking, query.n, query.diversity)
-            items = self._presenter.items(query, ranking, ignored, known.history, lambda: known.kinds, as_of_us, rung)
+            items = self._presenter.items(query, ranking, asked, ignored, known.history, lambda: known.kinds, rung)
             if self.on_served is not None:
                 self.on_served(ServedRequest(slate_id, query.user_id, request, exclude, ranking))
         slate = Slate(
