@@ -202,7 +202,7 @@ class Engine:
         began = perf_counter()
         added = self.store.add(batch, received_us=now_us)
         observe_stage("store", perf_counter() - began)
-        return Stored(tuple(event.event_id for event in batch), added.duplicates)
+        return Stored(tuple(event.event_id for event in batch), added.duplicates, added.forgotten)
 
     def put_item(self, item: StoredItem) -> bool:
         """Store an item durably and make it recommendable, by its text and attributes; return whether it is new.

@@ -107,10 +107,14 @@ class SimilarItems:
 
 @dataclass(frozen=True)
 class Stored:
-    """What became of a batch: ids in its order, and how many were known already."""
+    """What became of a batch: ids in its order, how many were known already, and how many were left out.
+
+    forgotten: events of deleted users from before their deletion, which are not stored again.
+    """
 
     event_ids: tuple[str, ...]
     duplicates: int
+    forgotten: int = 0
 
 
 @dataclass(frozen=True)
