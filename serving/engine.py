@@ -29,10 +29,10 @@ from serving.known import Known, as_of
 from serving.opinions import OpinionReader
 from serving.presenting import Presenter
 from serving.sessions import (
+    Session,
     SessionItem,
     Weighed,
     add_without_repeats,
-    session_history,
     stored_history,
     weigh_events,
 )
@@ -341,7 +341,8 @@ class Engine:
             complained_idx = np.union1d(complained_idx, stored.complained_idx)
         _check_times(query.history, as_of_us)
         self._rows([entry.item_id for entry in query.history], "history", ignored)
-        session = session_history(query.history, self._item_ids, self._data_config, as_of_us=as_of_us)
+        passed = Session.of(query.history, self._item_ids, as_of_us=as_of_us)
+        session = passed.history(self._data_config)
         history = add_without_repeats(trained, as_of(stored.history, as_of_us))
         is_kept = not len(session) and is_whole and query.user_id is not None and bool(len(history))
         history = add_without_repeats(history, session)
@@ -349,7 +350,7 @@ class Engine:
         # Of a clock that ran back or an event ahead of it, nothing is taken over: the history is another one then.
         key = (len(history), int(history.timestamp_us[-1]) if len(history) else 0)
         computed = stored.computed.setdefault(key, {}) if is_kept else {}
-        return Known(history, complained_idx, warmth, user_idx, computed, is_whole, trained, stored)
+        return Known(history, complained_idx, warmth, user_idx, computed, is_whole, trained, stored, passed)
 
     def _read_user(self, events: Sequence[Event], is_forgotten: bool) -> StoredUser:  # noqa: FBT001
         """Return events of one user, oldest first, as arrays."""

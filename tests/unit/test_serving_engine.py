@@ -22,7 +22,7 @@ from recsys.errors import RequestError
 from recsys.schema import Warmth
 from serving.engine import Engine
 from serving.errors import EventConflictError, StoreError, UnknownItemError
-from serving.rules import Rules
+from serving.rules import Rules, SeenWindow
 from serving.sessions import SessionItem
 from serving.slates import Ignored, ModelInfo, NewEvent, Query, ServedRequest
 from serving.store import Event, NoStore, SqlEventStore
@@ -167,6 +167,39 @@ def test_seen_items_never_return_unless_asked_for() -> None:
 
     assert ids(engine, Query(user_id="ann")) == [id_ for id_ in ORDERED_IDS if id_ not in ("i0", "i4")]
     assert ids(engine, Query(user_id="ann", rules=Rules(exclude_seen=False))) == ORDERED_IDS
+
+
+def test_what_training_knows_counts_as_every_kind_unless_the_store_knows_the_same_event() -> None:
+    engine = toy_engine()
+    bought = Rules(exclude_seen=SeenWindow(("purchase",)))
+    assert left_out(engine, Query(user_id="ann", rules=bought)) == {"i0", "i4"}
+
+    # The events of the training, as the store has them: ann clicked i0 and bought i4.
+    engine.add_events([click("ann", "i0", 1_000 * SECOND_US), NewEvent("ann", "i4", "purchase", None, 2_000 * SECOND_US)])  # fmt: skip  # noqa: E501
+
+    assert left_out(engine, Query(user_id="ann", rules=bought)) == {"i4"}
+    engine.add_events([click("ann", "i0", 5_000 * SECOND_US)])
+    assert left_out(engine, Query(user_id="ann", rules=bought)) == {"i4"}
+    assert left_out(engine, Query(user_id="ann", rules=Rules(exclude_seen=SeenWindow(("click",))))) == {"i0"}
+
+
+def test_a_window_for_seen_items_reads_the_history_of_the_request_too() -> None:
+    entries = [
+        SessionItem("i1", event="purchase"),
+        SessionItem("i2", event="click"),
+        SessionItem("i3"),
+        SessionItem("i6", NOW_US - 2 * 86_400 * SECOND_US, "purchase"),
+    ]
+    for window, items in (
+        (SeenWindow(("purchase",)), {"i1", "i3", "i6"}),
+        (SeenWindow(("purchase",), 1.0), {"i1", "i3"}),
+        (SeenWindow((), 1.0), {"i1", "i2", "i3"}),
+    ):
+        assert left_out(toy_engine(), Query(history=entries[::-1], rules=Rules(exclude_seen=window))) == items
+
+
+def left_out(engine: Engine, query: Query) -> set[str]:
+    return set(ITEM_IDS) - set(ids(engine, query))
 
 
 def test_excluded_items_are_left_out_and_unknown_ones_reported() -> None:
