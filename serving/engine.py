@@ -23,6 +23,7 @@ from recsys.retrieval.asked import Asked
 from recsys.retrieval.diversify import check_diversity
 from recsys.schema import Warmth
 from serving.attributes import AttributeIndex
+from serving.clicks import FirstClicks
 from serving.errors import StoreError, UnknownItemError
 from serving.follower import Follower, columns_of, listed
 from serving.known import Known, as_of
@@ -48,7 +49,7 @@ from serving.slates import (
     SlateItem,
     Stored,
 )
-from serving.store import Deletion, Event, EventStore, ItemChange, NoStore, ShownItem, StoredItem, StoredSlate
+from serving.store import Deletion, Event, EventStore, ItemChange, NoStore, StoredItem, StoredSlate
 from serving.telemetry import observe_stage
 from serving.users import StoredUser, Users, interned
 
@@ -94,6 +95,7 @@ class Engine:
         self._opinions = OpinionReader(bundle.models.sentiment, bundle.models.encoder)
         self._path = path or RankingPath(bundle.models)
         self._clock = clock
+        self._first_clicks = FirstClicks()
         self._limits = max_user_events, max_users
         self._users = self._reading_users()
 
@@ -141,7 +143,7 @@ class Engine:
             rung=rung, degraded_reason=None if known.is_whole else STORE_UNAVAILABLE,
         )  # fmt: skip
         if self.on_slate is not None:
-            self.on_slate(_stored(slate, query.user_id, as_of_us))
+            self.on_slate(slate.stored(query.user_id, as_of_us))
         return slate
 
     def similar(self, item_id: str, n: int = 10, exclude: Sequence[str] = ()) -> SimilarItems:
@@ -272,12 +274,18 @@ class Engine:
                     logger.warning("an item of the store is left out of %s: %s", self._model_text, error)
 
     def count_events(self, events: Sequence[Event]) -> None:
-        """Count events in the popularity of their items, unless training counted them or they are no liking."""
+        """Count events in the popularity of their items, unless training counted them or they are no liking.
+
+        An item of a slate is counted as clicked once. To be called from one thread at a time.
+        """
         for event, weight in zip(events, self._weigh(events).weight.tolist(), strict=True):
-            item_idx = self._item_ids.get(event.item_id)
-            if item_idx >= 0 and weight > 0 and event.timestamp_us > self.bundle.manifest.data_until_us:
+            item_idx, slate = self._item_ids.get(event.item_id), event.recommendation_id
+            if item_idx < 0 or weight <= 0:
+                continue
+            is_click = slate is not None and self._first_clicks.is_first(slate, item_idx)
+            if event.timestamp_us > self.bundle.manifest.data_until_us:
                 self._path.record(item_idx, event.timestamp_us, kind="interactions", weight=weight)
-                if event.recommendation_id is not None:
+                if is_click:
                     self._path.record(item_idx, event.timestamp_us, kind="clicked")
 
     def count_slate(self, slate: StoredSlate) -> None:
@@ -415,13 +423,6 @@ class Engine:
 
     def _weigh(self, events: Sequence[Event]) -> Weighed:
         return weigh_events(events, self._opinions.signals(events), self._data_config)
-
-
-def _stored(slate: Slate, user_id: str | None, timestamp_us: int) -> StoredSlate:
-    """Return a slate as it is kept."""
-    shown = tuple(ShownItem(item.item_id, item.rank, item.propensity) for item in slate.items)
-    rung = None if slate.rung == Rung.FULL else slate.rung.value
-    return StoredSlate(slate.recommendation_id, user_id, timestamp_us, slate.model.version, shown, rung=rung)
 
 
 def _check_times(entries: Sequence[SessionItem], now_us: int) -> None:

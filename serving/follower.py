@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 _PAGE: Final = 1_000
 _ITEMS_AT_ONCE: Final = 256
+# Who clicks on an item of a slate twice does so within one visit.
+_VISIT_US: Final = 3_600 * 1_000_000
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -48,7 +50,8 @@ class Follower:
 
     def _replay(self, events_until: int, slates_until: int) -> None:
         since = self._engine.bundle.manifest.data_until_us
-        newer = iter(self._store.since(since, until_seq=events_until))
+        # From a little before the end of the training, whose clicks are no first ones afterwards.
+        newer = iter(self._store.since(since - _VISIT_US, until_seq=events_until))
         while events := list(islice(newer, _PAGE)):
             self._engine.count_events(events)
         for slate in self._store.slates_since(since, until_seq=slates_until):

@@ -20,6 +20,7 @@ from serving_toys import (
 
 from recsys.errors import RequestError
 from recsys.schema import Warmth
+from serving.clicks import FirstClicks
 from serving.engine import Engine
 from serving.errors import EventConflictError, StoreError, UnknownItemError
 from serving.rules import Rules, SeenWindow
@@ -390,6 +391,44 @@ def test_new_events_count_for_popularity_by_their_weight_and_those_of_training_d
 
     engine.follower.catch_up()
     assert path.recorded == [(1, DATA_UNTIL_US + 1, "interactions", 4.0), (4, NOW_US, "interactions", 1.0)]
+
+
+def test_an_item_of_a_slate_is_clicked_once_and_after_a_restart_too() -> None:
+    store, before, after = SqlEventStore("sqlite://"), ToyPath(), ToyPath()
+    engine = toy_engine(store, path=before)
+    for place in range(10):  # in ten batches, the follower between them
+        engine.add_events([click("u", "i1", DATA_UNTIL_US + 10 - place, recommendation_id="one")])
+        engine.follower.catch_up()
+    engine.add_events([click("u", "i1", recommendation_id="two"), click("u", "i2", recommendation_id="one")])
+    engine.follower.catch_up()
+    toy_engine(store, path=after).follower.catch_up()
+
+    for path in (before, after):
+        clicked = [item for item, _, kind, _ in path.recorded if kind == "clicked"]
+        assert sorted(clicked) == [1, 1, 2]
+        assert sum(kind == "interactions" for _, _, kind, _ in path.recorded) == 12
+
+
+def test_a_click_that_training_counted_is_no_click_again() -> None:
+    store, before, after = SqlEventStore("sqlite://"), ToyPath(), ToyPath()
+    engine = toy_engine(store, path=before)
+    engine.follower.catch_up()
+    for place in range(2):
+        engine.add_events([click("u", "i1", DATA_UNTIL_US + place, recommendation_id="one")])
+    engine.follower.catch_up()
+    toy_engine(store, path=after).follower.catch_up()
+
+    for path in (before, after):
+        assert [kind for _, _, kind, _ in path.recorded] == ["interactions"]
+
+
+def test_first_clicks_are_remembered_in_bounded_memory() -> None:
+    first = FirstClicks(n_kept=10)
+
+    assert [first.is_first("x" * 512, item) for item in (1, 1, 2, 1)] == [True, False, True, False]
+    assert all(first.is_first(f"slate {number}", 1) for number in range(1_000))
+    assert len(first._young) + len(first._old) <= 20
+    assert [first.is_first(f"slate {number}", 1) for number in range(990, 1_000)] == [False] * 10
 
 
 def test_a_restart_counts_the_stored_events_again() -> None:
