@@ -26,7 +26,7 @@ REASONS: Final = (
     "budget", "store_unavailable", "registry_unavailable", "model_refused", "no_model", "encoder_failed",
     "ranker_failed", "internal",
 )  # fmt: skip
-NOTICES: Final = ("defect", "registry_error", "model_swapped", "model_refused", "store_error")
+NOTICES: Final = ("defect", "registry_error", "model_swapped", "model_refused", "store_error", "rung_rests")
 CACHES: Final = ("histories", "texts", "keys", "similar")
 OUTCOMES: Final = ("hit", "miss")
 SLATES: Final = ("written", "dropped")
@@ -91,7 +91,7 @@ _memory: Final = Gauge(
 )
 _notices: Final = Counter(
     "recsys_notices",
-    "What happened beside the requests: swaps, refused versions, calls that the registry or the store failed, defects.",
+    "What happened beside the requests: swaps, refused versions, failures of registry, store and rungs, defects.",
     ["notice"],
     registry=_registry,
 )
