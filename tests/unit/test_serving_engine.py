@@ -1,7 +1,8 @@
 """The engine over a ranking whose answers are known."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -391,6 +392,30 @@ def test_new_events_count_for_popularity_by_their_weight_and_those_of_training_d
 
     engine.follower.catch_up()
     assert path.recorded == [(1, DATA_UNTIL_US + 1, "interactions", 4.0), (4, NOW_US, "interactions", 1.0)]
+
+
+def test_a_replay_that_the_store_breaks_off_counts_nothing_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.follower._PAGE", 2)
+    store, path = SqlEventStore("sqlite://"), ToyPath()
+    toy_engine(store).add_events([click("u", "i1", DATA_UNTIL_US + place) for place in range(1, 8)])
+    whole, broken = store.since, [True]
+
+    def since(*arguments: Any, **options: Any) -> Iterator[Event]:
+        for place, event in enumerate(whole(*arguments, **options)):
+            if place == 5 and broken:
+                broken.clear()
+                raise StoreError("the connection was lost")
+            yield event
+
+    monkeypatch.setattr(store, "since", since)
+    engine = toy_engine(store, path=path)
+    with pytest.raises(StoreError, match="lost"):
+        engine.follower.catch_up()
+    engine.add_events([click("u", "i2", DATA_UNTIL_US + 9)])
+    engine.follower.catch_up()
+    engine.follower.catch_up()
+
+    assert [us - DATA_UNTIL_US for _, us, _, _ in path.recorded] == [1, 2, 3, 4, 5, 6, 7, 9]
 
 
 def test_an_item_of_a_slate_is_clicked_once_and_after_a_restart_too() -> None:
