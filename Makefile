@@ -10,7 +10,7 @@ PEERS := .venv-peers/bin
 PEERS_STAMP := .venv-peers/installed
 PEERS_PINS := benchmarks/peers/constraints.txt
 
-.PHONY: demo test setup lint format docs serve clean bench bench-peers bench-serving soak
+.PHONY: demo test setup lint format docs serve clean bench bench-peers bench-serving bench-swap soak
 .DEFAULT_GOAL := help
 
 help:
@@ -21,6 +21,7 @@ help:
 	@echo 'make docs    write the generated parts of docs/ and configs/'
 	@echo 'make bench         measure the quality on all suites, with ablations and peers; takes hours, can be interrupted'
 	@echo 'make bench-serving measure the running service: latency, capacity, CPU, memory'
+	@echo 'make bench-swap    lists while new models take over, against lists in quiet'
 	@echo 'make soak    ten minutes of load with events coming in, then 10,000 cases of fuzz'
 	@echo 'make bench-peers   set up the libraries to compare with, in .venv-peers'
 	@echo 'make setup   only make .venv'
@@ -71,6 +72,9 @@ BENCH_SERVING ?= --data data/ml-1m
 
 bench-serving: setup
 	@$(BIN)/python benchmarks/serving.py $(BENCH_SERVING)
+
+bench-swap: setup
+	@$(BIN)/python benchmarks/swap.py $(BENCH_SERVING)
 
 SOAK_SECONDS ?= 600
 FUZZ_CASES ?= 10000

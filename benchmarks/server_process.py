@@ -53,17 +53,20 @@ class Server:
 
 
 @contextmanager
-def serving(bundle: Path, *, workers: int = 1, **settings: Any) -> Iterator[Server]:
+def serving(bundle: Path | None, *, workers: int = 1, **settings: Any) -> Iterator[Server]:
     """Start `recsys serve` on a bundle with an empty store, wait until it is ready, and end it.
 
-    workers: processes, as far as this version has the setting. settings: of the server, by their names.
+    bundle: a bundle's folder; None for what the settings name. workers: processes, as far as this version has the
+    setting. settings: of the server, by their names.
 
     Raises:
         ServerError: it did not become ready.
     """
     with tempfile.TemporaryDirectory(prefix="recsys-bench-") as folder:
         port = _free_port()
-        given = {"bundle": bundle.resolve(), "port": port, "store_url": f"sqlite:///{folder}/events.db"} | settings
+        given = {"port": port, "store_url": f"sqlite:///{folder}/events.db"} | settings
+        if bundle is not None:
+            given["bundle"] = bundle.resolve()
         has_workers = "workers" in Settings.model_fields
         if has_workers:
             given["workers"] = workers

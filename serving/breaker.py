@@ -1,4 +1,4 @@
-"""A store that may be away: opened when it can be, and not asked again at once after it failed."""
+"""What fails is left alone for a moment; and a store that may be away, opened when it can be."""
 
 import logging
 import threading
@@ -20,32 +20,37 @@ _WRITES: Final = ("add", "put", "delete", "revoke")
 
 
 class Breaker:
-    """Refuses calls for a while after one failed slowly, or three in a row failed; then lets one through to try.
+    """Says whether to call what may be failing: not for a while after three failures in a row, or one slow one.
 
-    A single fast failure stops nobody: it may be the fault of what was asked. clock: seconds, rising.
+    Then one call is let through to try. A single fast failure stops nobody: it may be the fault of what was asked.
+
+    cause: what the failure said that stopped calls last. slow_s: from how long on a failure is slow. clock: seconds,
+    rising.
     """
 
-    def __init__(self, rest_s: float = REST_S, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, rest_s: float = REST_S, *, slow_s: float = _SLOW_S, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.cause = ""
         self._rest_s = rest_s
+        self._slow_s = slow_s
         self._clock = clock
         self._lock = threading.Lock()
         self._failures = 0
         self._until_s: float | None = None
-        self._cause = ""
 
-    def begin(self) -> float:
-        """Return when a call begins, to be handed to `succeeded` or `failed`.
-
-        Raises:
-            StoreError: it must not, as the last ones failed; the text says how.
-        """
+    def rest_left_s(self) -> float:
+        """Return for how many seconds no call must be made; 0 where one may, after a rest by who asks first alone."""
+        if self._until_s is None:
+            return 0.0
         now_s = self._clock()
         with self._lock:
-            if self._until_s is not None:
-                if now_s < self._until_s:
-                    raise StoreError(f"{self._cause} (not asked again for {self._until_s - now_s:.1f} s)")
-                self._until_s = now_s + self._rest_s  # for all but this call
-        return now_s
+            if self._until_s is None:
+                return 0.0
+            if now_s < self._until_s:
+                return self._until_s - now_s
+            self._until_s = now_s + self._rest_s  # for all but this call
+        return 0.0
 
     def succeeded(self) -> None:
         """Let everybody through again."""
@@ -53,14 +58,14 @@ class Breaker:
             with self._lock:
                 self._failures, self._until_s = 0, None
 
-    def failed(self, began_s: float, error: StoreError) -> bool:
+    def failed(self, cause: str, took_s: float) -> bool:
         """Take note of a failure; return whether it is the one that stops further calls."""
         now_s = self._clock()
         with self._lock:
             self._failures += 1
             was_open = self._until_s is not None
-            if was_open or self._failures >= _FAST_FAILURES or now_s - began_s >= _SLOW_S:
-                self._until_s, self._cause = now_s + self._rest_s, str(error)
+            if was_open or self._failures >= _FAST_FAILURES or took_s >= self._slow_s:
+                self._until_s, self.cause = now_s + self._rest_s, cause
             return self._until_s is not None and not was_open
 
 
@@ -83,6 +88,7 @@ class GuardedStore:
         self._on_event = on_event
         self._store: EventStore | None = None
         self._problem = "the event store is not open yet; try again in a moment"
+        self._clock = clock
         self._sides = {side: Breaker(rest_s, clock=clock) for side in ("reads", "writes")}
 
     @property
@@ -132,7 +138,7 @@ class GuardedStore:
             raise StoreError(self._problem)
         side = "writes" if name.startswith(_WRITES) else "reads"
         breaker = self._sides[side]
-        began_s = breaker.begin()
+        began_s = self._begin(breaker)
         try:
             result = getattr(store, name)(*arguments, **options)
         except StoreError as error:
@@ -148,7 +154,7 @@ class GuardedStore:
         store, breaker = self._store, self._sides["reads"]
         if store is None:
             raise StoreError(self._problem)
-        began_s = breaker.begin()
+        began_s = self._begin(breaker)
         try:
             # Each page is read only as it is reached.
             yield from getattr(store, name)(*arguments, **options)
@@ -157,7 +163,14 @@ class GuardedStore:
             raise
         breaker.succeeded()
 
+    def _begin(self, breaker: Breaker) -> float:
+        """Return when a call begins, unless it must not."""
+        left_s = breaker.rest_left_s()
+        if left_s > 0:
+            raise StoreError(f"{breaker.cause} (not asked again for {left_s:.1f} s)")
+        return self._clock()
+
     def _failed(self, side: str, began_s: float, error: StoreError) -> None:
         self._on_event("store_error", side=side)
-        if self._sides[side].failed(began_s, error):
+        if self._sides[side].failed(str(error), self._clock() - began_s):
             logger.warning("%s of the event store rest for a moment: %s", side, error)

@@ -1,6 +1,7 @@
 """The way down the ladder: what may fail on a rung, and what the answer is called then."""
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ import lightgbm as lgb
 from onnxruntime.capi import onnxruntime_pybind11_state as onnx_state
 
 from recsys.errors import EncoderError, RequestError
+from serving.breaker import Breaker
 from serving.errors import NotReadyError, StoreError
 from serving.ladder import Ladder, Reason, Rung
 from serving.notices import OnEvent, Seldom, unheard
@@ -44,6 +46,8 @@ class Walked(Generic[T]):
 class Descent:
     """Answers on the rung that fits, and one lower where that fails. May be called from several threads at once.
 
+    A rung that failed three times in a row is left alone for a moment, then one request tries it; the lowest never is.
+
     clock: milliseconds, rising.
     """
 
@@ -59,9 +63,13 @@ class Descent:
         self._on_event = on_event
         self._clock = clock
         self._is_worth_logging = is_worth_logging or Seldom()
+        # How long a failure took says what was asked, not what fails: three in a row are waited for.
+        self._breakers = {
+            rung: Breaker(slow_s=math.inf, clock=lambda: self._clock() / 1_000) for rung in ladder.rungs[:-1]
+        }
 
     def walk(self, answer: Callable[[Rung], T], *, waited_ms: float = 0.0) -> Walked[T]:
-        """Return the answer of the highest rung that there is time for and that does not fail.
+        """Return the answer of the highest rung that there is time for and that neither rests nor fails.
 
         Args:
             answer: makes the answer of a rung.
@@ -74,6 +82,10 @@ class Descent:
         highest, reason = self._ladder.choose(self._ladder.budget_ms - waited_ms)
         rungs = self._ladder.rungs
         for rung in rungs[rungs.index(highest) :]:
+            breaker = self._breakers.get(rung)
+            if breaker is not None and breaker.rest_left_s() > 0:
+                reason = Reason(breaker.cause)
+                continue
             began_ms = self._clock()
             try:
                 value = answer(rung)
@@ -81,14 +93,23 @@ class Descent:
                 raise
             except Exception as error:
                 reason = self._why(error, rung)
-                if rung is rungs[-1]:
+                if breaker is None:
                     raise
+                self._failed(breaker, rung, reason)
             else:
                 self._ladder.observe(rung, self._clock() - began_ms)
+                if breaker is not None:
+                    breaker.succeeded()
                 break
         if reason is not None:
             self._on_event("degraded", rung=rung.value, reason=reason.value)
         return Walked(value, rung, reason)
+
+    def _failed(self, breaker: Breaker, rung: Rung, reason: Reason) -> None:
+        # A store that is away is left alone by itself.
+        if reason != Reason.STORE_UNAVAILABLE and breaker.failed(reason.value, 0.0):
+            self._on_event("rung_rests", rung=rung.value)
+            logger.warning("rung %s rests for a moment: %s", rung, reason)
 
     def _why(self, error: Exception, rung: Rung) -> Reason:
         kind = type(error).__name__

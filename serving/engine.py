@@ -23,16 +23,17 @@ from recsys.retrieval.asked import Asked
 from recsys.retrieval.diversify import check_diversity
 from recsys.schema import Warmth
 from serving.attributes import AttributeIndex
+from serving.clicks import FirstClicks
 from serving.errors import StoreError, UnknownItemError
 from serving.follower import Follower, columns_of, listed
 from serving.known import Known, as_of
 from serving.opinions import OpinionReader
 from serving.presenting import Presenter
 from serving.sessions import (
+    Session,
     SessionItem,
     Weighed,
     add_without_repeats,
-    session_history,
     stored_history,
     weigh_events,
 )
@@ -48,7 +49,7 @@ from serving.slates import (
     SlateItem,
     Stored,
 )
-from serving.store import Deletion, Event, EventStore, ItemChange, NoStore, ShownItem, StoredItem, StoredSlate
+from serving.store import Deletion, Event, EventStore, ItemChange, NoStore, StoredItem, StoredSlate
 from serving.telemetry import observe_stage
 from serving.users import StoredUser, Users, interned
 
@@ -94,6 +95,7 @@ class Engine:
         self._opinions = OpinionReader(bundle.models.sentiment, bundle.models.encoder)
         self._path = path or RankingPath(bundle.models)
         self._clock = clock
+        self._first_clicks = FirstClicks()
         self._limits = max_user_events, max_users
         self._users = self._reading_users()
 
@@ -128,12 +130,12 @@ class Engine:
         slate_id = str(uuid.uuid4())
         observe_stage("history", perf_counter() - began)
         items: tuple[SlateItem, ...] = ()
-        if candidates is None or len(candidates):
+        if candidates is None or len(candidates) or query.rules.pins:
             asked = Asked.of(self._models, request, known.computed)
             ranking = self._path.rank(asked, exclude=exclude, allowed=allowed, rung=rung, on_stage=observe_stage)
             if query.diversity > 0.0 and rung == Rung.FULL and not query.rules.shapes_slate:
                 ranking = self._path.diversify(ranking, query.n, query.diversity)
-            items = self._presenter.items(query, ranking, ignored, known.history, lambda: known.kinds, as_of_us, rung)
+            items = self._presenter.items(query, ranking, asked, ignored, known.history, lambda: known.kinds, rung)
             if self.on_served is not None:
                 self.on_served(ServedRequest(slate_id, query.user_id, request, exclude, ranking))
         slate = Slate(
@@ -141,7 +143,7 @@ class Engine:
             rung=rung, degraded_reason=None if known.is_whole else STORE_UNAVAILABLE,
         )  # fmt: skip
         if self.on_slate is not None:
-            self.on_slate(_stored(slate, query.user_id, as_of_us))
+            self.on_slate(slate.stored(query.user_id, as_of_us))
         return slate
 
     def similar(self, item_id: str, n: int = 10, exclude: Sequence[str] = ()) -> SimilarItems:
@@ -202,7 +204,7 @@ class Engine:
         began = perf_counter()
         added = self.store.add(batch, received_us=now_us)
         observe_stage("store", perf_counter() - began)
-        return Stored(tuple(event.event_id for event in batch), added.duplicates)
+        return Stored(tuple(event.event_id for event in batch), added.duplicates, added.forgotten)
 
     def put_item(self, item: StoredItem) -> bool:
         """Store an item durably and make it recommendable, by its text and attributes; return whether it is new.
@@ -272,12 +274,18 @@ class Engine:
                     logger.warning("an item of the store is left out of %s: %s", self._model_text, error)
 
     def count_events(self, events: Sequence[Event]) -> None:
-        """Count events in the popularity of their items, unless training counted them or they are no liking."""
+        """Count events in the popularity of their items, unless training counted them or they are no liking.
+
+        An item of a slate is counted as clicked once. To be called from one thread at a time.
+        """
         for event, weight in zip(events, self._weigh(events).weight.tolist(), strict=True):
-            item_idx = self._item_ids.get(event.item_id)
-            if item_idx >= 0 and weight > 0 and event.timestamp_us > self.bundle.manifest.data_until_us:
+            item_idx, slate = self._item_ids.get(event.item_id), event.recommendation_id
+            if item_idx < 0 or weight <= 0:
+                continue
+            is_click = slate is not None and self._first_clicks.is_first(slate, item_idx)
+            if event.timestamp_us > self.bundle.manifest.data_until_us:
                 self._path.record(item_idx, event.timestamp_us, kind="interactions", weight=weight)
-                if event.recommendation_id is not None:
+                if is_click:
                     self._path.record(item_idx, event.timestamp_us, kind="clicked")
 
     def count_slate(self, slate: StoredSlate) -> None:
@@ -341,7 +349,8 @@ class Engine:
             complained_idx = np.union1d(complained_idx, stored.complained_idx)
         _check_times(query.history, as_of_us)
         self._rows([entry.item_id for entry in query.history], "history", ignored)
-        session = session_history(query.history, self._item_ids, self._data_config, as_of_us=as_of_us)
+        passed = Session.of(query.history, self._item_ids, as_of_us=as_of_us)
+        session = passed.history(self._data_config)
         history = add_without_repeats(trained, as_of(stored.history, as_of_us))
         is_kept = not len(session) and is_whole and query.user_id is not None and bool(len(history))
         history = add_without_repeats(history, session)
@@ -349,7 +358,7 @@ class Engine:
         # Of a clock that ran back or an event ahead of it, nothing is taken over: the history is another one then.
         key = (len(history), int(history.timestamp_us[-1]) if len(history) else 0)
         computed = stored.computed.setdefault(key, {}) if is_kept else {}
-        return Known(history, complained_idx, warmth, user_idx, computed, is_whole, trained, stored)
+        return Known(history, complained_idx, warmth, user_idx, computed, is_whole, trained, stored, passed)
 
     def _read_user(self, events: Sequence[Event], is_forgotten: bool) -> StoredUser:  # noqa: FBT001
         """Return events of one user, oldest first, as arrays."""
@@ -414,13 +423,6 @@ class Engine:
 
     def _weigh(self, events: Sequence[Event]) -> Weighed:
         return weigh_events(events, self._opinions.signals(events), self._data_config)
-
-
-def _stored(slate: Slate, user_id: str | None, timestamp_us: int) -> StoredSlate:
-    """Return a slate as it is kept."""
-    shown = tuple(ShownItem(item.item_id, item.rank, item.propensity) for item in slate.items)
-    rung = None if slate.rung == Rung.FULL else slate.rung.value
-    return StoredSlate(slate.recommendation_id, user_id, timestamp_us, slate.model.version, shown, rung=rung)
 
 
 def _check_times(entries: Sequence[SessionItem], now_us: int) -> None:

@@ -7,13 +7,15 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from recsys.schema import Col
-from serving.store import Event, EventStore, ItemChange, StoredItem
+from serving.store import Event, EventStore, ItemChange, Positions, StoredItem
 
 if TYPE_CHECKING:
     from serving.engine import Engine
 
 _PAGE: Final = 1_000
 _ITEMS_AT_ONCE: Final = 256
+# Who clicks on an item of a slate twice does so within one visit.
+_VISIT_US: Final = 3_600 * 1_000_000
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -26,6 +28,9 @@ class Follower:
         self._turn = threading.Lock()
         self._events = self._items = self._slates = 0
         self._is_level = False
+        # A replay that the store breaks off goes on where it stopped: up to where it goes, and what it has done.
+        self._until: Positions | None = None
+        self._n_events = self._n_slates = 0
 
     def catch_up(self) -> None:
         """Take in everything that is newer than the training, or since the last call.
@@ -38,7 +43,8 @@ class Follower:
             if at.items > self._items:
                 self._follow_items()
             if not self._is_level:
-                self._replay(at.events, at.slates)
+                self._until = self._until or at
+                self._replay(self._until)
                 self._is_level = True
                 return
             if at.events > self._events:
@@ -46,14 +52,17 @@ class Follower:
             if at.slates > self._slates:
                 self._follow_slates()
 
-    def _replay(self, events_until: int, slates_until: int) -> None:
+    def _replay(self, until: Positions) -> None:
         since = self._engine.bundle.manifest.data_until_us
-        newer = iter(self._store.since(since, until_seq=events_until))
+        # From a little before the end of the training, whose clicks are no first ones afterwards.
+        newer = islice(self._store.since(since - _VISIT_US, until_seq=until.events), self._n_events, None)
         while events := list(islice(newer, _PAGE)):
             self._engine.count_events(events)
-        for slate in self._store.slates_since(since, until_seq=slates_until):
+            self._n_events += len(events)
+        for slate in islice(self._store.slates_since(since, until_seq=until.slates), self._n_slates, None):
             self._engine.count_slate(slate)
-        self._events, self._slates = events_until, slates_until
+            self._n_slates += 1
+        self._events, self._slates = until.events, until.slates
 
     def _follow_events(self) -> None:
         while numbered := self._store.events_after(self._events, _PAGE):

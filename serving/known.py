@@ -9,6 +9,7 @@ from recsys.histories import History
 from recsys.schema import Warmth
 from serving.rules import SeenWindow
 from serving.seen import UNKNOWN_KIND, seen_rows
+from serving.sessions import Session
 from serving.users import StoredUser
 
 Int32 = npt.NDArray[np.int32]
@@ -19,7 +20,7 @@ class Known:
     """What is known of who asks. complained_idx: items that they know and did not like. user_idx: row, -1 for none.
 
     computed: what models computed of this history for an earlier request. is_whole: whether the store could be read.
-    trained, stored: the parts of it. kinds: of the events in `history`, None where unknown.
+    trained, stored, session: the parts of it. kinds: of the events in `history`, None where unknown.
     """
 
     history: History
@@ -30,6 +31,7 @@ class Known:
     is_whole: bool
     trained: History
     stored: StoredUser
+    session: Session
 
     @property
     def kinds(self) -> list[str | None]:
@@ -44,11 +46,15 @@ class Known:
             return np.empty(0, np.int32)
         if window is True:
             return np.union1d(self.history.item_idx, self.complained_idx).astype(np.int32)
-        # What training knows of a user has no kinds any more, so it counts as every kind.
-        trained, stored = self.trained, self.stored
-        rows = np.concatenate([trained.item_idx, stored.event_idx])
-        kinds = [*([UNKNOWN_KIND] * len(trained)), *stored.event_kinds]
-        times = np.concatenate([trained.timestamp_us, stored.event_us])
+        trained, stored, session = self.trained, self.stored, self.session
+        # A model keeps no kinds, so what training knows counts as every kind, but where the store has the same event.
+        told = set(zip(stored.event_idx.tolist(), stored.event_us.tolist(), strict=True))
+        pairs = zip(trained.item_idx.tolist(), trained.timestamp_us.tolist(), strict=True)
+        untold = np.array([pair not in told for pair in pairs], np.bool_)
+        rows = np.concatenate([trained.item_idx[untold], stored.event_idx, session.item_idx])
+        kinds = [UNKNOWN_KIND] * int(untold.sum()) + [*stored.event_kinds]
+        kinds += [UNKNOWN_KIND if kind is None else kind for kind in session.kinds]
+        times = np.concatenate([trained.timestamp_us[untold], stored.event_us, session.timestamp_us])
         return seen_rows(rows, kinds, times, window, as_of_us=as_of_us)
 
 

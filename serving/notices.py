@@ -10,7 +10,7 @@ class OnEvent(Protocol):
     """Is told of something worth counting. name: see below. labels: values from short lists, but for versions.
 
     degraded (rung, reason), defect (kind), registry_error, model_swapped (version), model_refused (version),
-    store_error (side: reads or writes).
+    store_error (side: reads or writes), rung_rests (rung).
     """
 
     def __call__(self, name: str, **labels: str) -> None: ...

@@ -1,17 +1,18 @@
 """From a ranking to the items of an answer: what the rules say, which scores, why, all by their ids."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from time import perf_counter
-from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from features.path import Ranking, RankingPath
 from features.rungs import Rung
-from recsys.histories import History
+from recsys.histories import History, Request
 from recsys.models.fitted import FittedModels
 from serving.explain import Contribution, Evidence, explain_scores, find_evidence
+from serving.placing import Placed
 from serving.rules import Rule
 from serving.shaping import Shaper
 from serving.slates import Ignored, Query, SlateItem
@@ -19,9 +20,6 @@ from serving.telemetry import observe_stage
 
 Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
-
-# A pinned item that was not retrieved has no score.
-_PINNED_SCORE: Final = 0.0
 
 
 class Presenter:
@@ -42,22 +40,26 @@ class Presenter:
         self,
         query: Query,
         ranking: Ranking,
+        request: Request,
         ignored: dict[str, Ignored],
         history: History,
         kinds: Callable[[], Sequence[str | None]],
-        as_of_us: int,
         rung: Rung,
     ) -> tuple[SlateItem, ...]:
         """Return the items of a slate: the first of the ranking, as far as no rule or wish wants it otherwise.
 
-        kinds: kinds of the events in `history`, None where unknown; called where reasons are asked for.
+        Pinned items that the ranking lacks are scored as it was.
+
+        request: that of the ranking. history: all of the user's. kinds: of the events in `history`, None where unknown;
+        called where reasons are asked for.
         """
         began = perf_counter()
         drawn: list[float | None]
         rules: tuple[Rule, ...]
         if query.rules.shapes_slate:
-            placed = self._shaper().place(query, ranking, ignored, as_of_us, rung)
-            places, item_idx, rules = placed.places, placed.item_idx, placed.rules
+            placed = self._shaper().place(query, ranking, ignored, request.as_of_us, rung)
+            ranking, places = self._with_pins(ranking, placed, request, rung)
+            item_idx, rules = placed.item_idx, placed.rules
             chances = zip(placed.propensity.tolist(), rules, strict=True)
             drawn = [chance if rule == Rule.EXPLORATION else None for chance, rule in chances]
         else:
@@ -75,9 +77,9 @@ class Presenter:
         return tuple(
             SlateItem(
                 item_id,
-                float(ranking.score[place]) if place >= 0 else _PINNED_SCORE,
+                float(ranking.score[place]),
                 rank + 1,
-                tuple(ranking.source_names_of(place)) if place >= 0 else (),
+                tuple(ranking.source_names_of(place)),
                 propensity=drawn[rank],
                 rule=rules[rank],
                 explanation=parts[rank],
@@ -88,16 +90,38 @@ class Presenter:
             )
         )
 
-    def _parts(self, ranking: Ranking, places: Int64) -> list[tuple[Contribution, ...] | None]:
-        """Return what each group added to the scores of a slate, None for an item without one."""
-        parts: list[tuple[Contribution, ...] | None] = [None] * len(places)
-        scored = np.flatnonzero(places >= 0)
+    def _with_pins(self, ranking: Ranking, placed: Placed, request: Request, rung: Rung) -> tuple[Ranking, Int64]:
+        """Return the ranking with the slate's other items behind it, and the place in that of each item of the slate.
+
+        They are scored by the ranker from the same request; where no ranker orders, they stand behind all that was
+        found.
+        """
+        lacking = np.flatnonzero(placed.places < 0)
+        if not len(lacking):
+            return ranking, placed.places
+        item_idx, n_found, width = placed.item_idx[lacking], len(ranking.item_idx), ranking.features.shape[1]
+        features = np.empty((len(lacking), 0), np.float32)
+        if width:
+            features = self._path.rows(request, item_idx, rung=rung)
         ranker = self._models.ranker
-        if ranker is not None and len(scored) and ranking.features.shape[1]:
-            explained = explain_scores(ranker, ranking.features[places[scored]], self._path.feature_groups)
-            for at, contributions in zip(scored.tolist(), explained, strict=True):
-                parts[at] = contributions
-        return parts
+        score = ranker.score(features) if ranker is not None and width else np.full(len(lacking), -n_found, np.float32)
+        places = placed.places.copy()
+        places[lacking] = n_found + np.arange(len(lacking))
+        longer = replace(
+            ranking,
+            item_idx=np.concatenate([ranking.item_idx, item_idx]),
+            score=np.concatenate([ranking.score, score]),
+            sources=np.concatenate([ranking.sources, np.zeros(len(lacking), np.uint8)]),
+            features=np.concatenate([ranking.features, features]),
+        )
+        return longer, places
+
+    def _parts(self, ranking: Ranking, places: Int64) -> Sequence[tuple[Contribution, ...] | None]:
+        """Return what each group added to the scores of a slate, None for all where no ranker scored it."""
+        ranker = self._models.ranker
+        if ranker is None or not len(places) or not ranking.features.shape[1]:
+            return [None] * len(places)
+        return explain_scores(ranker, ranking.features[places], self._path.feature_groups)
 
     def _evidence(self, item_idx: Int32, history: History, kinds: Sequence[str | None]) -> Sequence[Evidence | None]:
         def describe(row: int) -> tuple[str, str]:

@@ -2,9 +2,10 @@
 
 import asyncio
 import json
+from collections import deque
 from typing import Final
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 MAX_HEADERS: Final = 100
 MAX_HEAD_BYTES: Final = 32_768
@@ -18,7 +19,10 @@ _REFUSALS: Final = {
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """HTTP/1.1 whose heads are bounded; the service bounds what follows them, and uvicorn idle connections."""
+    """HTTP/1.1 whose heads are bounded; the service bounds what follows them, and uvicorn idle connections.
+
+    When a connection ends, all its requests learn of it, also those that others were pipelined behind.
+    """
 
     _n_headers = 0
     _n_bytes = 0
@@ -28,10 +32,16 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._unanswered: deque[RequestResponseCycle] = deque()
         self._timer = self.loop.call_later(HEAD_TIMEOUT_S, self._end_slow_head)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._unset_timer()
+        # uvicorn tells the request that was read last; of pipelined ones an earlier one is being answered.
+        for cycle in self._unanswered:
+            if not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -59,6 +69,10 @@ class BoundedProtocol(HttpToolsProtocol):
         head = sum(len(name) + len(value) for name, value in self.headers) + len(self.url)
         self._check(head <= MAX_HEAD_BYTES)
         super().on_headers_complete()
+        # Answers come in the order of the requests.
+        while self._unanswered and self._unanswered[0].response_complete:
+            self._unanswered.popleft()
+        self._unanswered.append(self.cycle)
 
     def on_message_complete(self) -> None:
         self._is_in_head, self._n_bytes = True, 0

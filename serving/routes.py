@@ -200,7 +200,10 @@ async def similar(
     summary="Tell what users did",
     response_model=EventsResponse,
     responses=documented(409, *_ERROR_STATUSES)
-    | _answer("All events are stored.", {"accepted": 2, "duplicates": 1, "event_ids": ["e1", "e2"]}),
+    | _answer(
+        "All events are stored, but for what deleted users did before their deletion.",
+        {"accepted": 2, "duplicates": 1, "forgotten": 0, "event_ids": ["e1", "e2"]},
+    ),
 )
 @needs("events", lane="writes")
 async def add_events(
@@ -230,13 +233,19 @@ async def add_events(
     ],
 ) -> dict[str, Any]:
     """A batch is stored whole or refused whole, and once stored is there after a crash. The next request of each user
-    knows it. An `event_id` that comes again with the same content changes nothing."""
+    knows it. An `event_id` that comes again with the same content changes nothing. What a deleted user did before the
+    deletion is counted as `forgotten` and not stored."""
     engine = request.service.engine
     events = [event.new_event() for event in body.events]
     stored = await request.work(request.lanes.writes, lambda waited_ms: engine.add_events(events))
-    count_events(stored=len(events) - stored.duplicates, duplicates=stored.duplicates)
+    count_events(len(events), duplicates=stored.duplicates, forgotten=stored.forgotten)
     request.tell(user_id=events[0].user_id if len(events) == 1 else None, model=engine.model)
-    return {"accepted": len(events), "duplicates": stored.duplicates, "event_ids": stored.event_ids}
+    return {
+        "accepted": len(events),
+        "duplicates": stored.duplicates,
+        "forgotten": stored.forgotten,
+        "event_ids": stored.event_ids,
+    }
 
 
 @api.put(

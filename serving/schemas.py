@@ -285,10 +285,13 @@ class SimilarResponse(BaseModel):
 
 
 class EventsResponse(BaseModel):
-    """What became of a batch: all of it is stored."""
+    """What became of a batch: all of it is stored, but for what deleted users did before their deletion."""
 
-    accepted: int = Field(description="Events of the batch, repeats included.")
+    accepted: int = Field(description="Events of the batch, those counted below included.")
     duplicates: int = Field(description="How many of them were known already.")
+    forgotten: int = Field(
+        description="How many of them deleted users did before their deletion: they are left out for good."
+    )
     event_ids: list[str] = Field(description="Ids of the events in the order of the batch.")
 
 

@@ -10,7 +10,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
+import numpy as np
+
 from recsys.errors import RecsysError, RegistryUnavailableError
+from recsys.models.kernels import top_rows
 from serving.breaker import GuardedStore
 from serving.descent import Descent
 from serving.engine import Engine
@@ -62,6 +65,7 @@ class Service:
         self._watcher = Watcher(self._models, self.store, on_event)
         nobody = ModelInfo(settings.model_name, "none", settings.alias)
         self._fallback = PopularFallback(self.store, nobody, max_user_events=settings.max_user_events)
+        self._is_set_aside = False
         self._slates: SlateLog | None = None
         self._counted_slates = 0, 0
         self._stop = threading.Event()
@@ -163,7 +167,7 @@ class Service:
         wanted: Wanted | None = None
         try:
             wanted = self._models.wanted()
-            self._take(self._models.open(wanted, self.store), None)
+            self._take(self._open(wanted), None)
         except RecsysError as error:
             last = self._models.last_served()
             is_away = isinstance(error, RegistryUnavailableError)
@@ -175,7 +179,14 @@ class Service:
                 self._watcher.refuse(wanted.model.version)
             reason = Reason.REGISTRY_UNAVAILABLE if is_away else Reason.MODEL_REFUSED
             logger.warning("version %s, which was served last, is served instead: %s", last.model.version, error)
-            self._take(self._models.open(last, self.store, is_remembered=False), reason)
+            self._take(self._open(last, is_remembered=False), reason)
+
+    def _open(self, wanted: Wanted, *, is_remembered: bool = True) -> Engine:
+        """Return the first engine."""
+        if not self._is_set_aside:
+            _set_libraries_aside()
+            self._is_set_aside = True
+        return self._models.open(wanted, self.store, is_remembered=is_remembered)
 
     def _watch(self) -> None:
         poll_s = self.settings.poll_s if self._models.can_change else 0.0
@@ -229,20 +240,25 @@ class Service:
         self._engine, self._reason = engine, reason
         model = engine.model
         logger.info("model %s version %s is loaded", model.name, model.version)
-        # What a model is made of stays: the collector need not look at it again and again.
-        gc.collect()
-        gc.freeze()
         if old is not None:
             del old
             self._on_event("model_swapped", version=model.version)
             _give_memory_back()
 
 
-def _give_memory_back() -> None:
-    """Return what a released engine held to the system; the C library would keep it."""
-    gc.unfreeze()
+def _set_libraries_aside() -> None:
+    """Spare the collector what libraries are made of: 300,000 objects, half a second each time it looks at them.
+
+    To be called before the first model is loaded: what is there now is never released.
+    """
+    top_rows(np.zeros(1, np.float32), np.ones(1, np.bool_), 1)  # makes all that Numba makes on first use
     gc.collect()
     gc.freeze()
+
+
+def _give_memory_back() -> None:
+    """Return what a released engine held to the system; the C library would keep it."""
+    gc.collect()
     try:
         ctypes.CDLL(None).malloc_trim(0)
     except (OSError, AttributeError):

@@ -26,6 +26,43 @@ class SessionItem:
 
 
 @dataclass(frozen=True)
+class Session:
+    """Entries that a caller passed, on known items, oldest first. Arrays `(n,)`.
+
+    item_idx: int32. timestamp_us: int64. kinds: kind of event of each, None where the caller gave none.
+    """
+
+    item_idx: npt.NDArray[np.int32]
+    timestamp_us: npt.NDArray[np.int64]
+    kinds: tuple[str | None, ...]
+
+    @staticmethod
+    def of(entries: Sequence[SessionItem], item_ids: IdMap, *, as_of_us: int) -> "Session":
+        """Return the entries whose items are known.
+
+        An entry without a time is put 1 µs before the entry that follows it, the last one 1 µs before `as_of_us`.
+        """
+        rows: list[tuple[int, int, str | None]] = []
+        next_us = as_of_us
+        for entry in reversed(entries):
+            next_us = next_us - 1 if entry.timestamp_us is None else min(entry.timestamp_us, as_of_us - 1)
+            if (idx := item_ids.get(entry.item_id)) >= 0:
+                rows.append((idx, next_us, entry.event))
+        rows.reverse()
+        return Session(
+            np.array([idx for idx, _, _ in rows], np.int32),
+            np.array([us for _, us, _ in rows], np.int64),
+            tuple(kind for _, _, kind in rows),
+        )
+
+    def history(self, config: DataConfig) -> History:
+        """Return what of it is positive behaviour."""
+        weighed = zip(self.item_idx.tolist(), self.timestamp_us.tolist(), self.kinds, strict=True)
+        rows = [(idx, us, kind_weight(kind, None, config)) for idx, us, kind in weighed]
+        return _history([row for row in rows if row[2] > 0])
+
+
+@dataclass(frozen=True)
 class Weighed:
     """What events express, in their order. Arrays `(n,)`.
 
@@ -74,22 +111,6 @@ def stored_history(events: Sequence[Event], weight: npt.NDArray[np.float64], ite
         if each > 0 and (idx := item_ids.get(event.item_id)) >= 0
     ]
     return _history(rows)
-
-
-def session_history(entries: Sequence[SessionItem], item_ids: IdMap, config: DataConfig, *, as_of_us: int) -> History:
-    """Return the entries that a caller passed, oldest first, as a history; unknown items are left out.
-
-    An entry without a time is put 1 µs before the entry that follows it, the last one 1 µs before `as_of_us`.
-    """
-    rows: list[tuple[int, int, float]] = []
-    next_us = as_of_us
-    for entry in reversed(entries):
-        next_us = next_us - 1 if entry.timestamp_us is None else min(entry.timestamp_us, as_of_us - 1)
-        idx = item_ids.get(entry.item_id)
-        weight = kind_weight(entry.event, None, config)
-        if idx >= 0 and weight > 0:
-            rows.append((idx, next_us, weight))
-    return _history(rows[::-1])
 
 
 def add_without_repeats(known: History, newer: History) -> History:

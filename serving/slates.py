@@ -13,6 +13,7 @@ from recsys.schema import Warmth
 from serving.explain import Contribution, Evidence
 from serving.rules import Rule, Rules
 from serving.sessions import SessionItem
+from serving.stored import ShownItem, StoredSlate
 
 Int32 = npt.NDArray[np.int32]
 
@@ -96,6 +97,12 @@ class Slate:
     rung: Rung = Rung.FULL
     degraded_reason: str | None = None
 
+    def stored(self, user_id: str | None, timestamp_us: int) -> StoredSlate:
+        """Return the slate as it is kept."""
+        shown = tuple(ShownItem(item.item_id, item.rank, item.propensity) for item in self.items)
+        rung = None if self.rung == Rung.FULL else self.rung.value
+        return StoredSlate(self.recommendation_id, user_id, timestamp_us, self.model.version, shown, rung=rung)
+
 
 @dataclass(frozen=True)
 class SimilarItems:
@@ -107,10 +114,14 @@ class SimilarItems:
 
 @dataclass(frozen=True)
 class Stored:
-    """What became of a batch: ids in its order, and how many were known already."""
+    """What became of a batch: ids in its order, how many were known already, and how many were left out.
+
+    forgotten: events of deleted users from before their deletion, which are not stored again.
+    """
 
     event_ids: tuple[str, ...]
     duplicates: int
+    forgotten: int = 0
 
 
 @dataclass(frozen=True)

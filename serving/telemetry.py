@@ -26,11 +26,11 @@ REASONS: Final = (
     "budget", "store_unavailable", "registry_unavailable", "model_refused", "no_model", "encoder_failed",
     "ranker_failed", "internal",
 )  # fmt: skip
-NOTICES: Final = ("defect", "registry_error", "model_swapped", "model_refused", "store_error")
+NOTICES: Final = ("defect", "registry_error", "model_swapped", "model_refused", "store_error", "rung_rests")
 CACHES: Final = ("histories", "texts", "keys", "similar")
 OUTCOMES: Final = ("hit", "miss")
 SLATES: Final = ("written", "dropped")
-EVENTS: Final = ("stored", "duplicate")
+EVENTS: Final = ("stored", "duplicate", "forgotten")
 
 _SECONDS: Final = (
     0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0,
@@ -91,7 +91,7 @@ _memory: Final = Gauge(
 )
 _notices: Final = Counter(
     "recsys_notices",
-    "What happened beside the requests: swaps, refused versions, calls that the registry or the store failed, defects.",
+    "What happened beside the requests: swaps, refused versions, failures of registry, store and rungs, defects.",
     ["notice"],
     registry=_registry,
 )
@@ -166,10 +166,10 @@ def count_slates(outcome: str, n: int = 1) -> None:
     _slates.labels(_closed(outcome, SLATES)).inc(n)
 
 
-def count_events(*, stored: int, duplicates: int) -> None:
-    """Count the events of a batch."""
-    _events.labels("stored").inc(stored)
-    _events.labels("duplicate").inc(duplicates)
+def count_events(accepted: int, *, duplicates: int, forgotten: int) -> None:
+    """Count the events of a batch: all that were accepted, and what of them was not stored."""
+    for outcome, n in zip(EVENTS, (accepted - duplicates - forgotten, duplicates, forgotten), strict=True):
+        _events.labels(outcome).inc(n)
 
 
 def set_model(name: str, version: str, alias: str | None) -> None:

@@ -62,6 +62,9 @@ class ToyPath:
             ("first", "second"),
         )
 
+    def rows(self, request: Request, candidate_idx: Any, *, rung: Rung) -> Any:
+        return np.zeros((len(candidate_idx), 2), np.float32)
+
     def diversify(self, ranking: Ranking, n: int, diversity: float) -> Ranking:
         self.diversified.append((n, diversity))
         return replace(ranking, item_idx=ranking.item_idx[::-1], score=ranking.score[::-1])
@@ -104,6 +107,7 @@ def toy_bundle(overrides: dict[str, Any] | None = None) -> Bundle:
         log=log,
         encoder=None,
         sentiment=None,
+        ranker=None,
         seen=None,
         n_rows=len(ITEM_IDS),
     )

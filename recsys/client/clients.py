@@ -241,4 +241,5 @@ def _together(stored: Sequence[EventsStored]) -> EventsStored:
         sum(part.accepted for part in stored),
         sum(part.duplicates for part in stored),
         tuple(id_ for part in stored for id_ in part.event_ids),
+        sum(part.forgotten for part in stored),
     )

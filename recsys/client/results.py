@@ -69,11 +69,15 @@ class SimilarItems:
 
 @dataclass(frozen=True)
 class EventsStored:
-    """What became of events: all are stored. duplicates: how many had been before."""
+    """What became of events. duplicates: how many had been stored before.
+
+    forgotten: how many deleted users did before their deletion; these alone are not stored.
+    """
 
     accepted: int
     duplicates: int
     event_ids: tuple[str, ...]
+    forgotten: int = 0
     extra: Extra = field(default_factory=dict)
 
 

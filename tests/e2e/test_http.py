@@ -1,17 +1,20 @@
 """The service as a process of its own, asked over a real port, with a real bundle and a store on disk."""
 
+import itertools
 import json
 import os
 import queue
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -312,6 +315,88 @@ def test_acknowledged_events_survive_a_killed_server(bundle: Path, tmp_path: Pat
     assert second.end(signal.SIGTERM) in (0, -signal.SIGTERM)
     assert any("Application shutdown complete" in line for line in second.log)
     assert "Traceback" not in "".join(second.log)
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[Callable[[Server, bool], None]]:
+    """Mount a small file system; what comes out fills it or makes room again."""
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "none", str(folder)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("only root may mount a small file system")
+    filler = folder / "filler"
+
+    def switch(server: Server, is_full: bool) -> None:
+        if not is_full:
+            filler.unlink()
+            return
+        with filler.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, shutil.disk_usage(folder).free)
+        assert shutil.disk_usage(folder).free == 0
+
+    try:
+        yield switch
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+@contextmanager
+def limited_files(folder: Path) -> Iterator[Callable[[Server, bool], None]]:
+    """In place of a full disk, where nobody may mount one: the server may write no file beyond its first byte."""
+    resource = pytest.importorskip("resource")
+    if not hasattr(resource, "prlimit"):
+        pytest.skip("limits of another process can be set on Linux alone")
+    folder.mkdir()
+
+    def switch(server: Server, is_full: bool) -> None:
+        _, most = resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (1 if is_full else most, most))
+
+    yield switch
+
+
+@pytest.mark.parametrize("disk", [small_disk, limited_files])
+def test_a_full_disk_refuses_events_until_there_is_room_again_and_lists_go_on(
+    disk: Callable[[Path], AbstractContextManager[Callable[[Server, bool], None]]], bundle: Path, tmp_path: Path
+) -> None:
+    with disk(tmp_path / "disk") as switch:
+        server = Server(tmp_path / "disk", RECSYS_BUNDLE=str(bundle))
+        try:
+            server.wait_until_ready()
+            _fill_and_free(server, switch)
+        finally:
+            server.end(signal.SIGKILL)
+    assert "Traceback" not in "".join(server.log)
+
+
+def _fill_and_free(server: Server, switch: Callable[[Server, bool], None]) -> None:
+    def post(name: str) -> httpx.Response:
+        # More than the room that the database has in files which are there already.
+        event = {"user_id": "newcomer", "item_id": "item/5", "event": "comment", "text": "long " * 1_900}
+        return server.client.post("/v1/events", json={"events": [event | {"event_id": f"{name}{i}"} for i in range(9)]})
+
+    assert post("before").status_code == 200
+    switch(server, True)
+    refused: list[str] = []
+    for name in map("full{}-".format, itertools.count()):  # the first may still find room
+        answer = post(name)
+        if answer.status_code == 503:
+            refused.append(name)
+            assert answer.json()["error"]["code"] == "store_unavailable"
+            assert int(answer.headers["retry-after"]) >= 1
+        slate = server.recommend(user_id="newcomer", n=8)
+        assert (slate["degraded"], slate["user"], len(slate["items"])) == (False, "cold", 8)
+        assert server.client.get("/health/ready").status_code == 200
+        if len(refused) == 8:
+            break
+
+    switch(server, False)
+    while (answer := post(refused[0])).status_code == 503:  # writes rest for some seconds after they failed
+        time.sleep(0.1)
+    # Nothing of a refused batch was kept.
+    assert (answer.status_code, answer.json()["duplicates"]) == (200, 0)
+    assert post(refused[0]).json()["duplicates"] == 9
+    assert server.recommend(user_id="newcomer", n=8)["degraded"] is False
 
 
 def test_a_server_without_a_model_lives_says_why_and_ends_in_order(tmp_path: Path) -> None:

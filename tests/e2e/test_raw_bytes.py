@@ -7,6 +7,7 @@ broken variants of good requests are sent.
 import os
 import random
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -112,9 +113,7 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
         yield port
         process.terminate()
         process.wait()
-    # An answer to pipelined requests whose connection has ended meets a closed transport: uvicorn logs it, harmlessly.
-    text = log.read_text()
-    assert text.count("Traceback") == text.count("the handler is closed")
+    assert "Traceback" not in log.read_text(), log.read_text()
 
 
 def answers(port: int) -> bool:
@@ -145,6 +144,16 @@ def statuses(port: int, raw: bytes, *, ends: bool = True) -> list[int]:
 @pytest.mark.parametrize("raw", BROKEN.values(), ids=BROKEN)
 def test_what_is_no_request_is_refused_and_the_next_is_answered(port: int, raw: bytes) -> None:
     assert all(status < 500 for status in statuses(port, raw))
+    assert answers(port)
+
+
+def test_callers_that_leave_before_their_pipelined_answers_are_no_defect(port: int) -> None:
+    for place in range(20):
+        with socket.create_connection(("127.0.0.1", port), timeout=HANGS_S) as connection:
+            connection.sendall(GOOD * 50)
+            time.sleep(0.001 * place)
+            if place % 2:  # a reset in place of an orderly end
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     assert answers(port)
 
 

@@ -101,6 +101,7 @@ def test_events_of_any_number_are_stored_once(address: str) -> None:
         again = client.add_events([event | {"event_id": id_} for event, id_ in zip(events, stored.event_ids, strict=True)][:5])  # fmt: skip  # noqa: E501
 
     assert (stored.accepted, stored.duplicates, len(set(stored.event_ids))) == (2_100, 0, 2_100)
+    assert stored.forgotten == 0
     # Without a time of their own, a repeat is told by its id alone.
     assert (again.accepted, again.duplicates) == (5, 5)
 

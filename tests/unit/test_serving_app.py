@@ -161,7 +161,7 @@ def test_an_event_is_used_by_the_very_next_request(client: TestClient) -> None:
     stored = client.post(EVENTS, json={"events": [{"user_id": "new", "item_id": "i3", "event": "click"}]}).json()
     again = client.post(RECOMMEND, json={"user_id": "new", "n": 1_000}).json()
 
-    assert stored == {"accepted": 1, "duplicates": 0, "event_ids": [stored["event_ids"][0]]}
+    assert stored == {"accepted": 1, "duplicates": 0, "forgotten": 0, "event_ids": [stored["event_ids"][0]]}
     assert [item["item_id"] for item in again["items"]] == [id_ for id_ in ORDERED_IDS if id_ != "i3"]
     assert again["user"] == "cold"
 
@@ -170,7 +170,25 @@ def test_a_repeated_batch_is_accepted_and_counted(client: TestClient) -> None:
     batch = {"events": [{"event_id": "e1", "user_id": "new", "item_id": "i3", "event": "click"}]}
     client.post(EVENTS, json=batch)
 
-    assert client.post(EVENTS, json=batch).json() == {"accepted": 1, "duplicates": 1, "event_ids": ["e1"]}
+    expected = {"accepted": 1, "duplicates": 1, "forgotten": 0, "event_ids": ["e1"]}
+    assert client.post(EVENTS, json=batch).json() == expected
+
+
+def test_late_events_of_a_deleted_user_are_told_apart_and_not_stored(client: TestClient) -> None:
+    before = exposed(client, 'recsys_events_total{outcome="forgotten"}')
+    client.delete("/v1/users/new")
+    late = {"user_id": "new", "item_id": "i3", "event": "click", "timestamp": "2020-01-01T00:00:00Z"}
+    batch = [late | {"event_id": "e1"}, late | {"event_id": "e2", "user_id": "ann"}, late | {"event_id": "e2", "user_id": "ann"}]  # fmt: skip  # noqa: E501
+
+    expected = {"accepted": 3, "duplicates": 1, "forgotten": 1, "event_ids": ["e1", "e2", "e2"]}
+    assert client.post(EVENTS, json={"events": batch}).json() == expected
+    assert client.post(RECOMMEND, json={"user_id": "new"}).json()["user"] == "unknown"
+    assert exposed(client, 'recsys_events_total{outcome="forgotten"}') == before + 1
+
+
+def exposed(client: TestClient, figure: str) -> float:
+    lines = [line for line in client.get("/metrics").text.splitlines() if line.startswith(figure)]
+    return float(lines[0].rsplit(" ", 1)[1]) if lines else 0.0
 
 
 @pytest.mark.parametrize(

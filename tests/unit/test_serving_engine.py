@@ -1,7 +1,8 @@
 """The engine over a ranking whose answers are known."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,9 +21,10 @@ from serving_toys import (
 
 from recsys.errors import RequestError
 from recsys.schema import Warmth
+from serving.clicks import FirstClicks
 from serving.engine import Engine
 from serving.errors import EventConflictError, StoreError, UnknownItemError
-from serving.rules import Rules
+from serving.rules import Rules, SeenWindow
 from serving.sessions import SessionItem
 from serving.slates import Ignored, ModelInfo, NewEvent, Query, ServedRequest
 from serving.store import Event, NoStore, SqlEventStore
@@ -167,6 +169,39 @@ def test_seen_items_never_return_unless_asked_for() -> None:
 
     assert ids(engine, Query(user_id="ann")) == [id_ for id_ in ORDERED_IDS if id_ not in ("i0", "i4")]
     assert ids(engine, Query(user_id="ann", rules=Rules(exclude_seen=False))) == ORDERED_IDS
+
+
+def test_what_training_knows_counts_as_every_kind_unless_the_store_knows_the_same_event() -> None:
+    engine = toy_engine()
+    bought = Rules(exclude_seen=SeenWindow(("purchase",)))
+    assert left_out(engine, Query(user_id="ann", rules=bought)) == {"i0", "i4"}
+
+    # The events of the training, as the store has them: ann clicked i0 and bought i4.
+    engine.add_events([click("ann", "i0", 1_000 * SECOND_US), NewEvent("ann", "i4", "purchase", None, 2_000 * SECOND_US)])  # fmt: skip  # noqa: E501
+
+    assert left_out(engine, Query(user_id="ann", rules=bought)) == {"i4"}
+    engine.add_events([click("ann", "i0", 5_000 * SECOND_US)])
+    assert left_out(engine, Query(user_id="ann", rules=bought)) == {"i4"}
+    assert left_out(engine, Query(user_id="ann", rules=Rules(exclude_seen=SeenWindow(("click",))))) == {"i0"}
+
+
+def test_a_window_for_seen_items_reads_the_history_of_the_request_too() -> None:
+    entries = [
+        SessionItem("i1", event="purchase"),
+        SessionItem("i2", event="click"),
+        SessionItem("i3"),
+        SessionItem("i6", NOW_US - 2 * 86_400 * SECOND_US, "purchase"),
+    ]
+    for window, items in (
+        (SeenWindow(("purchase",)), {"i1", "i3", "i6"}),
+        (SeenWindow(("purchase",), 1.0), {"i1", "i3"}),
+        (SeenWindow((), 1.0), {"i1", "i2", "i3"}),
+    ):
+        assert left_out(toy_engine(), Query(history=entries[::-1], rules=Rules(exclude_seen=window))) == items
+
+
+def left_out(engine: Engine, query: Query) -> set[str]:
+    return set(ITEM_IDS) - set(ids(engine, query))
 
 
 def test_excluded_items_are_left_out_and_unknown_ones_reported() -> None:
@@ -357,6 +392,68 @@ def test_new_events_count_for_popularity_by_their_weight_and_those_of_training_d
 
     engine.follower.catch_up()
     assert path.recorded == [(1, DATA_UNTIL_US + 1, "interactions", 4.0), (4, NOW_US, "interactions", 1.0)]
+
+
+def test_a_replay_that_the_store_breaks_off_counts_nothing_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.follower._PAGE", 2)
+    store, path = SqlEventStore("sqlite://"), ToyPath()
+    toy_engine(store).add_events([click("u", "i1", DATA_UNTIL_US + place) for place in range(1, 8)])
+    whole, broken = store.since, [True]
+
+    def since(*arguments: Any, **options: Any) -> Iterator[Event]:
+        for place, event in enumerate(whole(*arguments, **options)):
+            if place == 5 and broken:
+                broken.clear()
+                raise StoreError("the connection was lost")
+            yield event
+
+    monkeypatch.setattr(store, "since", since)
+    engine = toy_engine(store, path=path)
+    with pytest.raises(StoreError, match="lost"):
+        engine.follower.catch_up()
+    engine.add_events([click("u", "i2", DATA_UNTIL_US + 9)])
+    engine.follower.catch_up()
+    engine.follower.catch_up()
+
+    assert [us - DATA_UNTIL_US for _, us, _, _ in path.recorded] == [1, 2, 3, 4, 5, 6, 7, 9]
+
+
+def test_an_item_of_a_slate_is_clicked_once_and_after_a_restart_too() -> None:
+    store, before, after = SqlEventStore("sqlite://"), ToyPath(), ToyPath()
+    engine = toy_engine(store, path=before)
+    for place in range(10):  # in ten batches, the follower between them
+        engine.add_events([click("u", "i1", DATA_UNTIL_US + 10 - place, recommendation_id="one")])
+        engine.follower.catch_up()
+    engine.add_events([click("u", "i1", recommendation_id="two"), click("u", "i2", recommendation_id="one")])
+    engine.follower.catch_up()
+    toy_engine(store, path=after).follower.catch_up()
+
+    for path in (before, after):
+        clicked = [item for item, _, kind, _ in path.recorded if kind == "clicked"]
+        assert sorted(clicked) == [1, 1, 2]
+        assert sum(kind == "interactions" for _, _, kind, _ in path.recorded) == 12
+
+
+def test_a_click_that_training_counted_is_no_click_again() -> None:
+    store, before, after = SqlEventStore("sqlite://"), ToyPath(), ToyPath()
+    engine = toy_engine(store, path=before)
+    engine.follower.catch_up()
+    for place in range(2):
+        engine.add_events([click("u", "i1", DATA_UNTIL_US + place, recommendation_id="one")])
+    engine.follower.catch_up()
+    toy_engine(store, path=after).follower.catch_up()
+
+    for path in (before, after):
+        assert [kind for _, _, kind, _ in path.recorded] == ["interactions"]
+
+
+def test_first_clicks_are_remembered_in_bounded_memory() -> None:
+    first = FirstClicks(n_kept=10)
+
+    assert [first.is_first("x" * 512, item) for item in (1, 1, 2, 1)] == [True, False, True, False]
+    assert all(first.is_first(f"slate {number}", 1) for number in range(1_000))
+    assert len(first._young) + len(first._old) <= 20
+    assert [first.is_first(f"slate {number}", 1) for number in range(990, 1_000)] == [False] * 10
 
 
 def test_a_restart_counts_the_stored_events_again() -> None:

@@ -193,14 +193,90 @@ def test_what_the_lowest_rung_raises_is_raised(ladder: Ladder) -> None:
 def test_a_defect_is_logged_with_its_traceback_once_a_minute(
     ladder: Ladder, clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    descent = Descent(ladder, is_worth_logging=Seldom(60.0, clock))
+    descent = Descent(ladder, clock=lambda: clock.now * 1_000, is_worth_logging=Seldom(60.0, clock))
     with caplog.at_level(logging.WARNING):
         for _ in range(5):
             descent.walk(failing(ZeroDivisionError("defect")))
         clock.now += 61.0
         descent.walk(failing(ZeroDivisionError("defect")))
 
-    assert [record.exc_info is not None for record in caplog.records] == [True, True]
+    full = [record for record in caplog.records if "rung full failed" in record.getMessage()]
+    assert [record.exc_info is not None for record in full] == [True, True]
+
+
+class Broken:
+    """An answer that fails on the highest rung while it is told to, and counts how often each rung was tried."""
+
+    def __init__(self, error: Exception | None) -> None:
+        self.error = error
+        self.tried: list[Rung] = []
+
+    def __call__(self, rung: Rung) -> str:
+        self.tried.append(rung)
+        if rung is Rung.FULL and self.error is not None:
+            raise self.error
+        return rung.value
+
+
+@pytest.fixture
+def descent(ladder: Ladder, clock: FakeClock) -> Descent:
+    counted = Counted()
+    descent = Descent(ladder, counted, clock=lambda: clock.now * 1_000)
+    descent.counted = counted  # type: ignore[attr-defined]
+    return descent
+
+
+def test_a_rung_that_fails_three_times_in_a_row_rests_and_then_one_request_tries_it(
+    descent: Descent, clock: FakeClock
+) -> None:
+    answer = Broken(EncoderError("bad"))
+    walked = [descent.walk(answer) for _ in range(10)]
+
+    assert answer.tried.count(Rung.FULL) == 3
+    assert {(one.rung, one.reason) for one in walked} == {(Rung.WITHOUT_ENCODER, Reason.ENCODER_FAILED)}
+    clock.now += 3.1
+    for _ in range(10):
+        descent.walk(answer)
+    assert answer.tried.count(Rung.FULL) == 4
+    rests = [labels for name, labels in descent.counted.events if name == "rung_rests"]  # type: ignore[attr-defined]
+    assert rests == [{"rung": "full"}]
+
+
+def test_a_rung_that_answers_again_is_taken_by_all(descent: Descent, clock: FakeClock) -> None:
+    answer = Broken(ZeroDivisionError("defect"))
+    for _ in range(5):
+        descent.walk(answer)
+    answer.error = None
+    assert descent.walk(answer).rung is Rung.WITHOUT_ENCODER, "it still rests"
+
+    clock.now += 3.1
+    assert [descent.walk(answer).rung for _ in range(5)] == [Rung.FULL] * 5
+
+
+def test_failures_with_answers_between_them_are_the_requests_fault(descent: Descent) -> None:
+    answer = Broken(None)
+    for place in range(20):
+        answer.error = ZeroDivisionError("defect") if place % 3 else None
+        descent.walk(answer)
+
+    assert answer.tried.count(Rung.FULL) == 20
+
+
+def test_a_store_that_is_away_lets_no_rung_rest(descent: Descent) -> None:
+    answer = Broken(StoreError("away"))
+    for _ in range(10):
+        descent.walk(answer)
+
+    assert answer.tried.count(Rung.FULL) == 10
+
+
+def test_the_lowest_rung_never_rests(descent: Descent) -> None:
+    def fail(rung: Rung) -> str:
+        raise KeyError(rung)
+
+    for _ in range(10):
+        with pytest.raises(KeyError, match="popular"):
+            descent.walk(fail)
 
 
 def test_only_what_was_answered_is_measured(ladder: Ladder) -> None:

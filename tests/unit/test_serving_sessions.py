@@ -7,10 +7,10 @@ from recsys.config import DataConfig
 from recsys.histories import History
 from recsys.ids import IdMap
 from serving.sessions import (
+    Session,
     SessionItem,
     add_without_repeats,
     kind_weight,
-    session_history,
     stored_history,
     weigh_events,
 )
@@ -73,7 +73,7 @@ def test_stored_events_become_a_history_without_unknown_items_and_weightless_kin
 def test_a_session_without_times_ends_just_before_the_request() -> None:
     session = [SessionItem("b"), SessionItem("nowhere"), SessionItem("d", event="purchase"), SessionItem("a")]
 
-    assert rows(session_history(session, ITEMS, CONFIG, as_of_us=NOW_US)) == [
+    assert rows(Session.of(session, ITEMS, as_of_us=NOW_US).history(CONFIG)) == [
         (1, 996, 1.0),
         (3, 998, 4.0),
         (0, 999, 1.0),
@@ -83,7 +83,7 @@ def test_a_session_without_times_ends_just_before_the_request() -> None:
 def test_entries_without_a_time_stay_before_the_entry_that_follows() -> None:
     session = [SessionItem("b"), SessionItem("c", 500), SessionItem("d"), SessionItem("a", NOW_US + 5)]
 
-    assert rows(session_history(session, ITEMS, CONFIG, as_of_us=NOW_US)) == [
+    assert rows(Session.of(session, ITEMS, as_of_us=NOW_US).history(CONFIG)) == [
         (1, 499, 1.0),
         (2, 500, 1.0),
         (3, 998, 1.0),
@@ -92,7 +92,7 @@ def test_entries_without_a_time_stay_before_the_entry_that_follows() -> None:
 
 
 def test_an_empty_session_is_an_empty_history() -> None:
-    empty = session_history([], ITEMS, CONFIG, as_of_us=NOW_US)
+    empty = Session.of([], ITEMS, as_of_us=NOW_US).history(CONFIG)
 
     assert len(empty) == 0
     assert (empty.item_idx.dtype, empty.timestamp_us.dtype, empty.weight.dtype) == (np.int32, np.int64, np.float32)
