@@ -7,6 +7,7 @@ Embeddings are a mixture of topics, so that neighbours mean something; nothing i
 
 import argparse
 import json
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -153,9 +154,14 @@ def measure(folder: Path, *, rate: float, seconds: float, workers: int) -> dict[
     machine = machine_facts()
     rng = np.random.default_rng(SEED)
     bundle = load_bundle(folder)
+    cache = folder.parent / "cache"
+    shutil.rmtree(cache, ignore_errors=True)
     began = time.monotonic()
-    with serving(folder, workers=workers) as server:
-        started_s = round(time.monotonic() - began, 1)
+    with serving(folder, workers=workers, cache=cache):
+        first_s = round(time.monotonic() - began, 1)
+    began = time.monotonic()
+    with serving(folder, workers=workers, cache=cache) as server:
+        again_s = round(time.monotonic() - began, 1)
         shots = Traffic.of(bundle, server.address).lists(N_SHOTS // 4, rng)
         load = measure_load(server, shots, rate, seconds, rng, kind="list")
     recall = measure_recall(RankingPath(bundle.models), 100, rng)
@@ -165,7 +171,8 @@ def measure(folder: Path, *, rate: float, seconds: float, workers: int) -> dict[
         f"recall@{K} ≥ {GOAL_RECALL:g}": min(recall.values()) >= GOAL_RECALL,
     }
     return {
-        "machine": machine, "workers": workers, "items": len(bundle.models.catalogue), "seconds_to_ready": started_s,
+        "machine": machine, "workers": workers, "items": len(bundle.models.catalogue), "seconds_to_ready": first_s,
+        "seconds_to_ready_again": again_s,
         "load": load, f"recall@{K}": recall, "goals": goals,
     }  # fmt: skip
 
@@ -216,7 +223,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    print(f"{report['items']} items, ready after {report['seconds_to_ready']} s")
+    print(
+        f"{report['items']} items, ready after {report['seconds_to_ready']} s, the next time after "
+        f"{report['seconds_to_ready_again']} s"
+    )
     load = report["load"]
     print(f"p50 {load['p50_ms']} · p99 {load['p99_ms']} ms at {load['rate']}/s; memory {load['memory_mb']} MB")
     print(f"recall@{K}: {report[f'recall@{K}']}")

@@ -40,13 +40,18 @@ class LiveItems:
         self._writing = threading.Lock()
         # A tokenizer must not be set up in one thread while it works in another.
         self._encoding = threading.Lock()
-        self.titles: dict[int, str] = dict(enumerate(path.models.catalogue.titles))
+        self._titles: dict[int, str] = {}  # of rows that are new or were changed
         self._changed: set[int] = set()  # rows of the training whose text is another by now
 
     @property
     def n_free(self) -> int:
         """Rows that are left for new items."""
         return self._path.models.n_rows - len(self._path.models.catalogue.ids)
+
+    def title_of(self, row: int) -> str:
+        """Return the title of an item; its id where it has none."""
+        title = self._titles.get(row)
+        return self._path.models.catalogue.title_of(row) if title is None else title
 
     def prepare(self, items: Sequence[Mapping[str, Any]]) -> "Prepared":
         """Return items described and embedded, for `apply`; nothing is changed yet.
@@ -82,7 +87,7 @@ class LiveItems:
                 )
             rows[is_new] = len(ids) + np.arange(is_new.sum(), dtype=np.int32)
             self._write(rows, prepared)
-            self.titles.update(zip(rows.tolist(), described.titles, strict=True))
+            self._titles.update(zip(rows.tolist(), described.titles, strict=True))
             self._path.is_listed[rows] = True
             # Last of all: before this, nobody can name a new row.
             for place in np.flatnonzero(is_new).tolist():

@@ -46,6 +46,9 @@ from recsys.models.sequence import SequenceModel
 from recsys.schema import Col
 
 SCHEMA_VERSION: Final = 2
+# From this size on, arrays are mapped instead of read.
+_MAPPED_FROM: Final = 1 << 26
+_DTYPES: Final = {"F32": np.float32, "BOOL": np.bool_}
 MANIFEST: Final = "manifest.json"
 
 
@@ -236,7 +239,10 @@ def _read_models(folder: Path, manifest: Manifest) -> FittedModels:
         with safe_open(folder / "arrays.safetensors", framework="np") as arrays:
             made_by = (arrays.metadata() or {}).get("encoder_fingerprint") or None
             metadata = arrays.metadata()
-            tensors = {name: arrays.get_tensor(name) for name in arrays.keys()}  # noqa: SIM118
+            is_large = (folder / "arrays.safetensors").stat().st_size >= _MAPPED_FROM
+            tensors = {} if is_large else {name: arrays.get_tensor(name) for name in arrays.keys()}  # noqa: SIM118
+        if is_large:
+            tensors = _mapped_tensors(folder / "arrays.safetensors")
         log = _load_npz(folder / "log.npz")
         seen = _load_npz(folder / "seen.npz") if (folder / "seen.npz").is_file() else None
         counts = _load_npz(folder / "counters.npz")
@@ -279,6 +285,21 @@ def _read_models(folder: Path, manifest: Manifest) -> FittedModels:
         sentiment=SentimentHead.load(head, encoder.fingerprint) if encoder is not None and head.is_file() else None,
         seen=None if seen is None else InteractionLog(**seen, n_users=users.height, n_items=items.height),
     )
+
+
+def _mapped_tensors(path: Path) -> dict[str, npt.NDArray[Any]]:
+    """Return the arrays of a file of safetensors, mapped: what is written to them stays in this process."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+    tensors = {}
+    for name, entry in header.items():
+        if name == "__metadata__":
+            continue
+        start, dtype, shape = 8 + length + entry["data_offsets"][0], _DTYPES[entry["dtype"]], tuple(entry["shape"])
+        mapped = np.memmap(path, dtype, "c", start, shape) if np.prod(shape) else np.empty(shape, dtype)
+        tensors[name] = mapped.view(np.ndarray)
+    return tensors
 
 
 def _log_arrays(log: InteractionLog) -> dict[str, npt.NDArray[Any]]:

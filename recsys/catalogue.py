@@ -1,11 +1,11 @@
 """The items as arrays: ids, titles, texts, categories, ages and attributes."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from recsys.text import item_text, item_texts
 NO_TIME: Final = np.iinfo(np.int64).min
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _STANDARD: Final = frozenset(Col)
+_ROWS_AT_ONCE: Final = 10_000
 _LARGEST: Final = 1e30  # differences of two such numbers are still within float32
 _MAX_LABEL_WORDS: Final = 6  # longer attribute values are prose: text for the encoder, no label to match on
 
@@ -54,6 +55,15 @@ class Catalogue:
         if Col.TITLE not in self.table.columns:
             return list(self.ids.ids)
         return [title or id_ for title, id_ in zip(self.table[Col.TITLE].to_list(), self.ids.ids, strict=True)]
+
+    def title_of(self, row: int) -> str:
+        """Return the title of a row of the table; the id stands in where it has none."""
+        title = self.table.item(row, Col.TITLE) if Col.TITLE in self.table.columns else None
+        return title or self.ids.id_of(row)
+
+    def with_texts_on_demand(self, text_fields: Sequence[str]) -> "Catalogue":
+        """Return the same items, whose texts are not kept but made from the table whenever they are asked for."""
+        return replace(self, texts=_TextsOfTable(self.table, text_fields))
 
     def without_attributes(self) -> "Catalogue":
         """Return the same items with their texts alone."""
@@ -145,6 +155,33 @@ class Catalogue:
             np.ascontiguousarray(numeric, dtype=np.float32),
             numeric_fields,
         )
+
+
+class _TextsOfTable(Sequence[str]):
+    """The texts of a table's rows, made when they are asked for: as strings of Python they take several times as much
+    memory as the table.
+    """
+
+    def __init__(self, table: pl.DataFrame, text_fields: Sequence[str]) -> None:
+        self._table = table
+        self._text_fields = text_fields
+
+    def __len__(self) -> int:
+        return self._table.height
+
+    @overload
+    def __getitem__(self, place: int) -> str: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[str]: ...
+    def __getitem__(self, place: int | slice) -> str | Sequence[str]:
+        if isinstance(place, slice):
+            return _TextsOfTable(self._table[place], self._text_fields)
+        row = range(len(self))[place]
+        return item_texts(self._table.slice(row, 1), self._text_fields)[0]
+
+    def __iter__(self) -> Iterator[str]:
+        for start in range(0, len(self), _ROWS_AT_ONCE):
+            yield from item_texts(self._table.slice(start, _ROWS_AT_ONCE), self._text_fields)
 
 
 def _number(name: str, value: Any) -> float:

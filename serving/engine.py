@@ -258,7 +258,7 @@ class Engine:
     def title_of(self, item_id: str) -> str:
         """Return an item's title; its id where it has none, or is not known."""
         row = self._item_ids.get(item_id)
-        return item_id if row == UNKNOWN_IDX else self._live.titles.get(row) or item_id
+        return item_id if row == UNKNOWN_IDX else self._live.title_of(row)
 
     def apply_items(self, changes: Sequence[ItemChange]) -> None:
         """Take in changes of items that the store has already. What does not fit this model is logged and left out."""

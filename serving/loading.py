@@ -7,9 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from features.path import RankingPath
 from features.rungs import Rung
 from recsys.bundle import Bundle, load_bundle, read_manifest
+from recsys.models.kept_files import KeptFiles
 from recsys.models.room import with_room
+from recsys.retrieval.index import Indexes
 from serving.engine import Engine
 from serving.errors import StoreError
 from serving.remembered import recall, remember
@@ -21,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 # Up to so many items, counts of all of them are kept between requests; beyond, the candidates' are read each time.
 _KEPT_COUNTS: Final = 200_000
+# Below the cache: what the processes of this machine share of large bundles.
+_SHARED: Final = "shared"
 _N_WARM_USERS: Final = 4
 _N_WARM_CANDIDATES: Final = 50
 
@@ -98,11 +103,18 @@ def make_engine(settings: Settings, bundle: Bundle, model: ModelInfo, store: Eve
 
     A store that is away does not keep it from being made: `engine.follower` takes everything in once it answers.
     """
-    models = with_room(bundle.models, settings.live_items)
+    fitted, exact_below = bundle.models, bundle.models.config.retrieval.exact_below
+    kept = None
+    if len(fitted.catalogue) >= exact_below:
+        kept = KeptFiles(settings.cache / _SHARED / f"{bundle.manifest.bundle_id[:16]}-{settings.live_items}")
+        texts = fitted.catalogue.with_texts_on_demand(fitted.config.data.text_fields)
+        fitted = replace(fitted, catalogue=texts)
+    models = with_room(fitted, settings.live_items, kept)
     models.counters.keep_for(models.n_rows if models.n_rows <= _KEPT_COUNTS else 0)
     engine = Engine(
         replace(bundle, models=models),
         store,
+        path=RankingPath(models, Indexes(exact_below, len(models.catalogue), kept)),
         model=model,
         max_user_events=settings.max_user_events,
         max_users=settings.max_users,

@@ -102,7 +102,8 @@ class Presenter:
         item_idx, n_found, width = placed.item_idx[lacking], len(ranking.item_idx), ranking.features.shape[1]
         features = np.empty((len(lacking), 0), np.float32)
         if width:
-            features = self._path.rows(request, item_idx, rung=rung)
+            # Beside what was found, since some columns compare candidates with each other.
+            features = self._path.rows(request, np.concatenate([ranking.item_idx, item_idx]), rung=rung)[n_found:]
         ranker = self._models.ranker
         score = ranker.score(features) if ranker is not None and width else np.full(len(lacking), -n_found, np.float32)
         places = placed.places.copy()

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,8 @@ from recsys.models.content_map import ContentMap
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
+
+_ROWS_AT_ONCE: Final = 100_000
 
 
 def unit_rows(vectors: Float32) -> Float32:
@@ -49,8 +52,11 @@ class ItemFactors:
 
     @cached_property
     def _gram(self) -> Float64:
-        own = self.own.astype(np.float64)
-        return own.T @ own + self.regularization * np.eye(own.shape[1])
+        gram = self.regularization * np.eye(self.own.shape[1])
+        for start in range(0, len(self.own), _ROWS_AT_ONCE):
+            own = self.own[start : start + _ROWS_AT_ONCE].astype(np.float64)
+            gram += own.T @ own
+        return gram
 
     def fold_in(self, history: History) -> Float32:
         """Return the user factor that a history implies, float32 `(d,)`; zeros for an empty history.

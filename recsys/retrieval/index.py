@@ -1,11 +1,13 @@
 """Nearest vectors by inner product: exact for small catalogues, FAISS inverted lists for large ones."""
 
+from pathlib import Path
 from typing import Any, Final, Protocol
 
 import faiss
 import numpy as np
 import numpy.typing as npt
 
+from recsys.models.kept_files import KeptFiles
 from recsys.models.kernels import top_rows
 from recsys.retrieval.byte_rows import ByteRows
 
@@ -77,13 +79,13 @@ class ExactIndex:
 class InvertedIndex:
     """FAISS inverted lists over vectors in eight bits, the best of which are compared exactly.
 
-    vectors: float32 `(n_rows, d)`. n_used: rows behind these are free until touched. The lists are built
-    over the others, in minutes for a million.
+    vectors: float32 `(n_rows, d)`. n_used: rows behind these are free until touched. lists: over the others, in the
+    order of the rows; None builds them, in minutes for a million.
     """
 
-    def __init__(self, vectors: Float32, n_used: int | None = None) -> None:
+    def __init__(self, vectors: Float32, n_used: int | None = None, *, lists: Any = None) -> None:
         self._vectors = vectors
-        self._lists = _build_lists(vectors[:n_used])
+        self._lists = build_lists(vectors[:n_used]) if lists is None else lists
         self._lists.nprobe = min(_OPENED, self._lists.nlist)
         # Rows that lie in another list than their vector now would: always compared.
         self._touched: Int32 = np.empty(0, np.int32)
@@ -117,18 +119,29 @@ class Indexes:
     """The vector indexes of one set of models, each built once, whoever asks first.
 
     exact_below: number of vectors from which search is approximate. n_used: rows of the vectors that are taken; those
-    behind them are free until they are touched.
+    behind them are free until they are touched. kept: where inverted lists are read from, so that processes share them;
+    None builds them here.
     """
 
-    def __init__(self, exact_below: int, n_used: int) -> None:
+    def __init__(self, exact_below: int, n_used: int, kept: KeptFiles | None = None) -> None:
         self._exact_below = exact_below
         self.n_used = n_used
+        self._kept = kept
         self._indexes: dict[str, VectorIndex] = {}
 
     def of(self, name: str, vectors: Float32) -> VectorIndex:
         """Return the index of that name, over these vectors: exact for fewer than `exact_below`."""
         if name not in self._indexes:
-            self._indexes[name] = build_index(vectors, exact_below=self._exact_below, n_used=self.n_used)
+            lists = None
+            if self._kept is not None and self.n_used >= self._exact_below:
+                fitted = vectors[: self.n_used]
+                lists = self._kept.file(
+                    f"{name}.faiss",
+                    lambda path: faiss.write_index(build_lists(fitted), str(path)),
+                    lambda path: read_lists(path, fitted.shape),
+                    lambda: build_lists(fitted),
+                )
+            self._indexes[name] = build_index(vectors, exact_below=self._exact_below, n_used=self.n_used, lists=lists)
         return self._indexes[name]
 
     def touch(self, rows: Int32) -> None:
@@ -138,16 +151,32 @@ class Indexes:
             index.touch(rows)
 
 
-def build_index(vectors: Float32, *, exact_below: int, n_used: int | None = None) -> VectorIndex:
+def build_index(vectors: Float32, *, exact_below: int, n_used: int | None = None, lists: Any = None) -> VectorIndex:
     """Return an exact index for fewer than `exact_below` vectors, else an approximate one.
 
-    n_used: rows behind these are free; None for all being taken.
+    n_used: rows behind these are free; None for all being taken. lists: see `InvertedIndex`.
     """
     n_used = len(vectors) if n_used is None else n_used
-    return ExactIndex(vectors, n_used) if n_used < exact_below else InvertedIndex(vectors, n_used)
+    return ExactIndex(vectors, n_used) if n_used < exact_below else InvertedIndex(vectors, n_used, lists=lists)
 
 
-def _build_lists(vectors: Float32) -> Any:
+def read_lists(path: Path, shape: tuple[int, ...]) -> Any:
+    """Return inverted lists that were written over vectors of that shape; they stay in the file, and are mapped.
+
+    Raises:
+        ValueError, RuntimeError: they are damaged, or are those of other vectors.
+    """
+    lists: Any = faiss.read_index(str(path), faiss.IO_FLAG_MMAP)
+    if (lists.ntotal, lists.d) != shape:
+        raise ValueError(f"it is over {lists.ntotal} vectors of {lists.d} numbers, not {shape}")
+    # What is mapped need not be fetched ahead, by threads that each search would start.
+    mapped: Any = faiss.downcast_InvertedLists(lists.invlists)
+    mapped.prefetch_nthread = 0
+    return lists
+
+
+def build_lists(vectors: Float32) -> Any:
+    """Return inverted lists over vectors, float32 `(n, d)`."""
     n, d = vectors.shape
     n_lists = max(1, min(int(_LISTS_PER_ROOT * n**0.5), n // 40))
     lists = faiss.index_factory(d, f"IVF{n_lists},SQ8", faiss.METRIC_INNER_PRODUCT)

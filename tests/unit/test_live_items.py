@@ -110,7 +110,7 @@ def test_a_changed_item_keeps_its_row_and_gets_its_new_text(path: RankingPath) -
     np.testing.assert_allclose(path.models.item_embeddings[7], path.models.item_embeddings[20], atol=1e-5)
     if path.models.factors.is_warm[7]:
         np.testing.assert_array_equal(path.models.factors.placed[7], factor)
-    assert live.titles[7] == other["title"]
+    assert live.title_of(7) == other["title"]
     assert live.n_free == N_FREE
 
 
