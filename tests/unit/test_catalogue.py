@@ -139,3 +139,19 @@ def test_texts_follow_the_configured_fields() -> None:
 def test_two_items_of_one_id_are_refused() -> None:
     with pytest.raises(UnknownIdError, match="id 'a' occurs twice"):
         Catalogue.from_items(pl.DataFrame({"item_id": ["a", "a"]}), FIELDS)
+
+
+def test_texts_on_demand_are_the_texts() -> None:
+    catalogue = Catalogue.from_items(_items(title=["A", None, "", "D"]), FIELDS)
+    later = catalogue.with_texts_on_demand(FIELDS)
+    assert list(later.texts) == list(catalogue.texts)
+    assert [later.texts[row] for row in range(-4, 4)] == [catalogue.texts[row] for row in range(-4, 4)]
+    assert list(later.texts[1:3]) == list(catalogue.texts[1:3])
+    assert len(later.texts) == 4
+    with pytest.raises(IndexError):
+        later.texts[4]
+
+
+def test_title_of_a_row_is_its_id_where_it_has_none() -> None:
+    catalogue = Catalogue.from_items(_items(title=["A", None, "", "D"]), FIELDS)
+    assert [catalogue.title_of(row) for row in range(4)] == catalogue.titles
