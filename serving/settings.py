@@ -25,7 +25,10 @@ class Settings(BaseModel):
         None, description="MLflow tracking URI; empty takes MLFLOW_TRACKING_URI, else sqlite:///mlflow.db."
     )
     bundle: Path | None = Field(None, description="Folder of a bundle to serve in place of a registered model.")
-    cache: Path = Field(Path(".recsys/bundles"), description="Folder for bundles that are downloaded.")
+    cache: Path = Field(
+        Path(".recsys/bundles"),
+        description="Folder for bundles that are downloaded, and for what processes share of large ones.",
+    )
     store_url: Annotated[str, Field(min_length=1)] = Field(
         "sqlite:///recsys.db", description="SQLAlchemy URL of the event store. It may hold a password: keep it private."
     )

@@ -75,6 +75,8 @@ class KeptFiles:
                         return read(path)
                     except (ValueError, RuntimeError) as error:
                         logger.warning("%s is damaged and is made anew: %s", path, error)
+                for left in self._folder.glob(f".{name}-*"):  # by a process that was killed
+                    left.unlink()
                 descriptor, beside = tempfile.mkstemp(dir=self._folder, prefix=f".{name}-")
                 os.close(descriptor)
                 try:
@@ -127,7 +129,7 @@ def _write_array(path: Path, array: Float32, n_rows: int) -> None:
 
 
 def _map_array(path: Path) -> Float32:
-    mapped: Float32 = np.load(path, mmap_mode="c").view(np.ndarray)
+    mapped: Float32 = np.load(path, mmap_mode="c", allow_pickle=False).view(np.ndarray)
     return mapped
 
 
