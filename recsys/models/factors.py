@@ -51,7 +51,8 @@ class ItemFactors:
         return unit_rows(self.placed)
 
     @cached_property
-    def _gram(self) -> Float64:
+    def gram(self) -> Float64:
+        """`ownᵀ own` plus the regularisation on the diagonal, float64 `(d, d)`."""
         gram = self.regularization * np.eye(self.own.shape[1])
         for start in range(0, len(self.own), _ROWS_AT_ONCE):
             own = self.own[start : start + _ROWS_AT_ONCE].astype(np.float64)
@@ -76,7 +77,7 @@ class ItemFactors:
         extra = self.alpha * weight  # (h,) confidence beyond 1
         # A product of a matrix with itself takes half as long.
         scaled = items * np.sqrt(extra)[:, None] if extra.min() >= 0 else None
-        left = self._gram + (scaled.T @ scaled if scaled is not None else (items * extra[:, None]).T @ items)  # (d, d)
+        left = self.gram + (scaled.T @ scaled if scaled is not None else (items * extra[:, None]).T @ items)  # (d, d)
         right = (1.0 + extra) @ items  # (d,)
         # Positive definite, so that half of it is enough.
         _, solution, failed = posv(left, right, overwrite_a=True, overwrite_b=True)

@@ -17,7 +17,7 @@ Int32 = npt.NDArray[np.int32]
 
 # Lists per square root of the number of vectors, and the share of them that a search opens.
 _LISTS_PER_ROOT: Final = 4
-_OPENED: Final = 48
+_OPENED: Final = 24
 _TRAINED_PER_LIST: Final = 50
 # The lists keep eight bits per dimension: what they find is ordered anew by the vectors themselves.
 _FOUND_PER_WANTED: Final = 2
