@@ -91,7 +91,7 @@ class SequenceConfig(Section):
         "nothing over them. 0 switches it off.",
     )
     max_train_seconds: Positive = Field(
-        default=600.0, description="Training ends when this time is up; the learning rate falls sooner where it has to."
+        default=420.0, description="Training ends when this time is up; the learning rate falls sooner where it has to."
     )
     overlap: Annotated[float, Field(ge=0, lt=1)] = Field(
         default=0.25,
