@@ -150,16 +150,22 @@ def measure_recall(path: RankingPath, n_requests: int, rng: np.random.Generator)
     return {name: round(float(np.mean(recalls)), 4) for name, recalls in found.items()}
 
 
-def measure(folder: Path, *, rate: float, seconds: float, workers: int) -> dict[str, Any]:
-    """Return latency and memory under a fixed rate, and recall, with what of the goals is met."""
+def measure(folder: Path, *, rate: float, seconds: float, workers: int, is_kept: bool = False) -> dict[str, Any]:
+    """Return latency and memory under a fixed rate, and recall, with what of the goals is met.
+
+    is_kept: whether the files that processes share may be those of an earlier run.
+    """
     machine = machine_facts()
     rng = np.random.default_rng(SEED)
     bundle = load_bundle(folder)
     cache = folder.parent / "cache"
-    shutil.rmtree(cache, ignore_errors=True)
-    began = time.monotonic()
-    with serving(folder, workers=workers, cache=cache):
-        first_s = round(time.monotonic() - began, 1)
+    if not is_kept:
+        shutil.rmtree(cache, ignore_errors=True)
+    first_s = None
+    if not cache.exists():
+        began = time.monotonic()
+        with serving(folder, workers=workers, cache=cache):
+            first_s = round(time.monotonic() - began, 1)
     began = time.monotonic()
     with serving(folder, workers=workers, cache=cache) as server:
         again_s = round(time.monotonic() - began, 1)
@@ -217,19 +223,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rate", type=float, default=20.0, help="requests a second")
     parser.add_argument("--seconds", type=float, default=60.0, help="length of the measurement")
     parser.add_argument("--workers", type=int, default=1, help="processes of the server")
+    parser.add_argument("--keep", action="store_true", help="go on with the shared files of an earlier run")
     parser.add_argument("--work", type=Path, default=WORK, help="where the bundle is kept")
     parser.add_argument("--out", type=Path, default=OUT, help="report")
     args = parser.parse_args(arguments)
     try:
         folder = scale_bundle(args.items, args.topics, args.work)
-        report = measure(folder, rate=args.rate, seconds=args.seconds, workers=args.workers)
+        report = measure(folder, rate=args.rate, seconds=args.seconds, workers=args.workers, is_kept=args.keep)
     except RecsysError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print(
-        f"{report['items']} items, ready after {report['seconds_to_ready']} s, the next time after "
+        f"{report['items']} items, ready at first after {report['seconds_to_ready'] or '—'} s, then after "
         f"{report['seconds_to_ready_again']} s"
     )
     load = report["load"]
