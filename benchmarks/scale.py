@@ -6,7 +6,6 @@ Embeddings are a mixture of topics, so that neighbours mean something; nothing i
 """
 
 import argparse
-import json
 import shutil
 import sys
 import time
@@ -24,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.server_process import machine_facts, serving  # noqa: E402
-from benchmarks.serving import N_SHOTS, SEED, measure_load  # noqa: E402
+from benchmarks.serving import N_SHOTS, SEED, measure_load, write_report  # noqa: E402
 from benchmarks.traffic import Traffic  # noqa: E402
 from features.path import RankingPath  # noqa: E402
 from recsys.bundle import load_bundle, write_bundle  # noqa: E402
@@ -233,8 +232,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RecsysError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_report(report, args.out)
     print(
         f"{report['items']} items, ready at first after {report['seconds_to_ready'] or '—'} s, then after "
         f"{report['seconds_to_ready_again']} s"

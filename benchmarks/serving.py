@@ -265,16 +265,28 @@ def bundle_of(data: Path, work: Path = WORK) -> Path:
     return Path(pointer.read_text(encoding="utf-8"))
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print and write; returns 2 for input that cannot be used."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parser_of(description: str | None, *, seconds: float, out: Path) -> argparse.ArgumentParser:
+    """Return what the measurements of a running service have in common on the command line."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--bundle", type=Path, help="folder of a bundle")
     source.add_argument("--data", type=Path, help="folder of a data set to train on")
     parser.add_argument("--workers", type=int, default=2, help="processes of the server")
-    parser.add_argument("--seconds", type=float, default=60.0, help="length of a measurement")
+    parser.add_argument("--seconds", type=float, default=seconds, help="length of a measurement")
+    parser.add_argument("--out", type=Path, default=out, help="report")
+    return parser
+
+
+def write_report(report: dict[str, Any], path: Path) -> None:
+    """Write a report as JSON to a file, whose folder is made if need be."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print and write; returns 2 for input that cannot be used."""
+    parser = parser_of(__doc__, seconds=60.0, out=OUT)
     parser.add_argument("--probe-seconds", type=float, default=8.0, help="length of a try of the capacity search")
-    parser.add_argument("--out", type=Path, default=OUT, help="report")
     args = parser.parse_args(arguments)
     try:
         folder = args.bundle or bundle_of(args.data)
@@ -282,8 +294,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RecsysError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_report(report, args.out)
     print(table(report))
     return 0
 

@@ -3,8 +3,6 @@
 .venv/bin/python benchmarks/soak.py --bundle FOLDER --seconds 600
 """
 
-import argparse
-import json
 import sys
 import threading
 import time
@@ -20,7 +18,16 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.load import drive  # noqa: E402
 from benchmarks.server_process import Server, machine_facts, serving  # noqa: E402
-from benchmarks.serving import EVENT_SHARE, LOAD_SHARE, N_SHOTS, SEED, bundle_of, find_capacity  # noqa: E402
+from benchmarks.serving import (  # noqa: E402
+    EVENT_SHARE,
+    LOAD_SHARE,
+    N_SHOTS,
+    SEED,
+    bundle_of,
+    find_capacity,
+    parser_of,
+    write_report,
+)  # fmt: skip
 from benchmarks.traffic import Traffic  # noqa: E402
 from recsys.bundle import load_bundle  # noqa: E402
 from recsys.client import Client, ClientError, ServiceError  # noqa: E402
@@ -125,15 +132,9 @@ def soak(folder: Path, *, workers: int, seconds: float, rate: float | None, warm
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run, print and write; returns 0 where all held, 1 where not, 2 for input that cannot be used."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--bundle", type=Path, help="folder of a bundle")
-    source.add_argument("--data", type=Path, help="folder of a data set to train on")
-    parser.add_argument("--workers", type=int, default=2, help="processes of the server")
-    parser.add_argument("--seconds", type=float, default=600.0, help="how long")
+    parser = parser_of(__doc__, seconds=600.0, out=OUT)
     parser.add_argument("--warm-up", type=float, default=WARM_UP_S, help="seconds of load before")
     parser.add_argument("--rate", type=float, help="requests a second; left out, 80 %% of what is found to be possible")
-    parser.add_argument("--out", type=Path, default=OUT, help="report")
     args = parser.parse_args(arguments)
     try:
         report = soak(
@@ -146,8 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RecsysError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_report(report, args.out)
     print(f"{report['rate']} requests/s for {report['seconds']:g} s: {report['answers']['all']}")
     print(f"memory grew by {report['memory_growth']}; items put: {report['items_put']}")
     print("held" if report["held"] else f"DID NOT HOLD: {report['problem'] or 'see the report'}")

@@ -6,8 +6,6 @@ The alias of a registry of its own moves between two versions of the bundle, eac
 taken over the last. Load generator and server share the machine.
 """
 
-import argparse
-import json
 import re
 import shutil
 import sys
@@ -25,7 +23,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.load import drive  # noqa: E402
 from benchmarks.server_process import Server, machine_facts, serving  # noqa: E402
-from benchmarks.serving import N_SHOTS, SEED, bundle_of  # noqa: E402
+from benchmarks.serving import N_SHOTS, SEED, bundle_of, parser_of, write_report  # noqa: E402
 from benchmarks.traffic import Traffic  # noqa: E402
 from recsys.bundle import load_bundle  # noqa: E402
 from recsys.client import Client  # noqa: E402
@@ -128,14 +126,8 @@ def _two_versions(bundle: Path, work: Path) -> Registry:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print and write; returns 0 where no request failed, 1 where one did, 2 for input that cannot be used."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--bundle", type=Path, help="folder of a bundle")
-    source.add_argument("--data", type=Path, help="folder of a data set to train on")
-    parser.add_argument("--workers", type=int, default=2, help="processes of the server")
+    parser = parser_of(__doc__, seconds=60.0, out=OUT)
     parser.add_argument("--rate", type=float, default=20.0, help="lists a second")
-    parser.add_argument("--seconds", type=float, default=60.0, help="length of each of the two measurements")
-    parser.add_argument("--out", type=Path, default=OUT, help="report")
     args = parser.parse_args(arguments)
     try:
         folder = args.bundle or bundle_of(args.data)
@@ -143,8 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RecsysError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_report(report, args.out)
     for name in ("before", "during"):
         print(f"{name}: {report[name]}")
     print(f"{len(report['swap_s'])} swaps, seconds each: {report['swap_s']}")
