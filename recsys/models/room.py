@@ -37,7 +37,7 @@ def with_room(models: FittedModels, n_free: int, kept: KeptFiles | None = None) 
         content=large("factors_content", lambda: factors.content),
         is_warm=_longer(factors.is_warm, n_rows),
     )
-    # What is derived from the others is derived once, for all processes. The Gram matrix reads all of the factors, which
+    # What is derived from the others is derived once, for all processes. The Gram matrix reads all of the factors, as
     # nothing else does: those of the models without room, which are released.
     vars(longer)["gram"] = factors.gram
     vars(longer)["placed"] = large("factors_placed", lambda: factors.placed)
