@@ -75,7 +75,7 @@ def adjust(
     if freshness is not None and created_at_us is not None:
         # float64: NO_TIME would overflow integers
         age_days = np.maximum(as_of_us - created_at_us.astype(np.float64), 0.0) / _DAY_US
-        with np.errstate(over="ignore"):  # of a tiny half life: nothing is left of what is infinitely old in terms of it
+        with np.errstate(over="ignore"):  # half lives may be tiny: nothing is left then
             fresh = freshness.weight * np.exp2(-age_days / freshness.half_life_days)
         total += np.where(created_at_us == NO_TIME, 0.0, fresh)
     return Adjustment(total * score_unit(score), is_boosted)
