@@ -91,7 +91,7 @@ class InvertedIndex:
         self._touched: Int32 = np.empty(0, np.int32)
 
     def search(self, query: Float32, n: int, allowed: Bool | None = None) -> Int32:
-        n_allowed = len(self._vectors) if allowed is None else int(allowed.sum())
+        n_allowed = len(self._vectors) if allowed is None else np.count_nonzero(allowed)
         if allowed is not None and n_allowed <= max(_EXACT_ROWS, n):
             rows = np.flatnonzero(allowed).astype(np.int32)
         else:
