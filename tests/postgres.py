@@ -4,6 +4,7 @@ import contextlib
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -73,13 +74,16 @@ class PostgresCluster:
             time.sleep(0.05)
 
     def kill(self) -> None:
-        """Kill every process of the server at once."""
+        """Kill every process of the server at once, and return when all are gone: they hold what a start needs."""
+        self._server.send_signal(signal.SIGSTOP)  # first: it would start others
         children = psutil.Process(self._server.pid).children()
-        self._server.kill()  # first: it would start the others again
+        self._server.kill()
         for child in children:
             with contextlib.suppress(psutil.NoSuchProcess):
                 child.kill()
         self._server.wait()
+        while any(map(_is_alive, children)):
+            time.sleep(0.01)
 
     def new_database(self, name: str) -> str:
         """Create an empty database in place of one of that name, and return its URL."""
@@ -94,6 +98,13 @@ class PostgresCluster:
         """Stop the server and remove its folder."""
         self.kill()
         shutil.rmtree(self.folder)
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _existing(users: tuple[str, ...]) -> list[str]:
