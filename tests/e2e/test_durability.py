@@ -62,7 +62,8 @@ def begin(code: str, *arguments: str) -> subprocess.Popen[str]:
 def acknowledged(writer: "subprocess.Popen[str]", count: int) -> list[int]:
     """Return the numbers of the first batches that a writer reports."""
     assert writer.stdout is not None
-    return [int(line) for line, _ in zip(writer.stdout, range(count), strict=False)]
+    # The count comes first: of the other order the line behind the last would be read and lost.
+    return [int(line) for _, line in zip(range(count), writer.stdout, strict=False)]
 
 
 def stored_batches(url: str) -> dict[str, int]:
