@@ -86,11 +86,11 @@ class KeptFiles:
                 finally:
                     Path(beside).unlink(missing_ok=True)
                 return read(path)
-        except OSError as error:
+        except (OSError, RuntimeError) as error:  # the latter from FAISS, of a full disk too
             self._give_up(error)
             return make()
 
-    def _give_up(self, error: OSError) -> None:
+    def _give_up(self, error: Exception) -> None:
         logger.warning("large arrays are not shared with other processes: %s cannot be used (%s)", self._folder, error)
         self._folder = None
 

@@ -23,7 +23,7 @@ def never() -> Float32:
     raise AssertionError("it was made a second time")
 
 
-def make_slowly(folder: Path, queue: "multiprocessing.Queue[int]") -> None:
+def ask_for_it(folder: Path, queue: "multiprocessing.Queue[int]") -> None:
     made = []
 
     def make() -> Float32:
@@ -56,7 +56,7 @@ def test_what_is_written_to_an_array_stays_with_its_writer(tmp_path: Path) -> No
 def test_of_several_processes_one_makes_it(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
     queue: multiprocessing.Queue[int] = context.Queue()
-    processes = [context.Process(target=make_slowly, args=(tmp_path / "one", queue)) for _ in range(4)]
+    processes = [context.Process(target=ask_for_it, args=(tmp_path / "one", queue)) for _ in range(4)]
     for process in processes:
         process.start()
     counts = [queue.get(timeout=60) for _ in processes]
@@ -91,10 +91,13 @@ def test_folder_that_cannot_be_made_leaves_every_process_its_own(
     assert caplog.text.count("are not shared with other processes") == 1
 
 
-def test_disk_that_is_full_leaves_no_part_of_a_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("kind", [OSError, RuntimeError])
+def test_disk_that_is_full_leaves_no_part_of_a_file(
+    kind: type[Exception], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     def write(path: Path) -> None:
         path.write_bytes(b"half")
-        raise OSError(28, "No space left on device")
+        raise kind("No space left on device")
 
     kept = KeptFiles(tmp_path / "one")
     with caplog.at_level(logging.WARNING):
