@@ -5,7 +5,7 @@ Every field carries the sentence that the configuration reference in docs/ is ge
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from recsys.config_base import Count, Positive, Section, Share
 from recsys.schema import DEFAULT_EVENT_WEIGHTS
@@ -249,6 +249,17 @@ class RankerConfig(Section):
         description="Share of items whose behaviour is hidden from what feeds the training rows, so that the ranker "
         "learns how items without behaviour are to be judged.",
     )
+    graded: bool = Field(
+        default=False,
+        description="lambdarank: what was wanted counts the weight of the strongest event on it (data.event_weights), "
+        "so that an item that was bought comes before one that was only clicked; false counts all alike.",
+    )
+
+    @model_validator(mode="after")
+    def _grades_need_lambdarank(self) -> "RankerConfig":
+        if self.graded and self.objective != "lambdarank":
+            raise ValueError("graded needs objective lambdarank; binary knows no grades: set one of the two otherwise")
+        return self
 
 
 class EvaluationConfig(Section):

@@ -64,7 +64,9 @@ class SlateLog:
                 self.dropped += 1
                 return
             self._waiting.append(slate)
-            self._changed.notify()
+            # Not at every slate: the writer lingers after the first, and would only be woken to go on waiting.
+            if len(self._waiting) in (1, self._batch):
+                self._changed.notify()
 
     def close(self, timeout_s: float = _CLOSING_S) -> None:
         """Store what waits and end the thread; what is not stored after `timeout_s` is dropped and counted."""

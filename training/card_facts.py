@@ -16,7 +16,7 @@ from recsys.mlflow_store import shown_uri
 from recsys.splits import Split
 
 # Metrics by which higher is better; others only describe the lists.
-ACCURACY: Final = frozenset({"auc", "mrr", "ndcg", "hr", "recall", "precision", "map"})
+ACCURACY: Final = frozenset({"auc", "mrr", "ndcg", "graded_ndcg", "hr", "recall", "precision", "map"})
 
 _HEADLINES: Final = ("auc", "ndcg@10", "hr@10", "recall@10", "mrr")
 _MAX_NAMED: Final = 8

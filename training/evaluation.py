@@ -11,7 +11,13 @@ from features.path import RankingPath
 from recsys.config import EvaluationConfig
 from recsys.evaluation.beyond import ItemFacts, compare_lists, joined
 from recsys.evaluation.intervals import Interval
-from recsys.evaluation.metrics import PerRequestMetrics, list_metrics, pessimistic_ranks, ranking_metrics
+from recsys.evaluation.metrics import (
+    PerRequestMetrics,
+    graded_ndcg,
+    list_metrics,
+    pessimistic_ranks,
+    ranking_metrics,
+)
 from recsys.evaluation.report import compare_systems
 from recsys.evaluation.slices import slice_masks, summarise
 from recsys.histories import Request
@@ -122,8 +128,10 @@ def measure_systems(
     as_lists: measure the order of each request's own candidates (`auc`, `mrr`, `ndcg@5`, `ndcg@10`). Otherwise the
     rank of the relevant items is measured at k and 2k, in the whole catalogue without the history or among the
     request's own candidates; an item that the full system did not retrieve ranks last. Every system's best k items
-    are kept, to be judged beyond accuracy, see `recsys.evaluation.beyond`.
+    are kept, to be judged beyond accuracy, see `recsys.evaluation.beyond`. Where what was wanted differs in worth,
+    `graded_ndcg@k` says how much of it came first.
     """
+    graded = _differ_in_worth(requests)
     rng = np.random.default_rng(seed)
     names = (FULL,) if only_full else (FULL, RANDOM, *(source.name for source in path.sources))
     results = {name: PerRequestMetrics() for name in names}
@@ -132,7 +140,7 @@ def measure_systems(
         user_id = _user_key(path, labelled.request)
         scored = [(FULL, _full_scores(path, labelled))] if only_full else _scores_of_all(path, labelled, rng)
         for name, scores in scored:
-            metrics, best = measure_scores(scores, labelled, config.k, as_lists=as_lists)
+            metrics, best = measure_scores(scores, labelled, config.k, as_lists=as_lists, graded=graded)
             results[name].add(user_id, metrics)
             lists[name][place, : len(best)] = best
         if on_progress is not None:
@@ -176,13 +184,27 @@ def _scores_of_all(path: RankingPath, labelled: LabelledRequest, rng: np.random.
     return scores
 
 
+def _differ_in_worth(requests: Sequence[LabelledRequest]) -> bool:
+    worth = [labelled.worth for labelled in requests if labelled.worth is not None]
+    return len(worth) == len(requests) and len(np.unique(np.concatenate(worth))) > 1 if worth else False
+
+
 def measure_scores(
-    scores: Float32, labelled: LabelledRequest, k: int, *, as_lists: bool
+    scores: Float32, labelled: LabelledRequest, k: int, *, as_lists: bool, graded: bool = False
 ) -> tuple[dict[str, float], Int32]:
-    """Return a system's metrics on one request and its best k items; `scores`, float32 `(n_items,)`, is changed."""
+    """Return a system's metrics on one request and its best k items; `scores`, float32 `(n_items,)`, is changed.
+
+    graded: also `graded_ndcg@k`, by what the request's relevant items are worth.
+    """
     given = labelled.request.candidates
+    worth = np.zeros(len(scores) if graded else 0, np.float32)
+    if graded:
+        worth[labelled.relevant_idx] = labelled.worth
     if as_lists and given is not None:
-        return list_metrics(scores[given], np.isin(given, labelled.relevant_idx)), given[top_n(scores[given], k)]
+        metrics = list_metrics(scores[given], np.isin(given, labelled.relevant_idx))
+        if graded:
+            metrics[f"graded_ndcg@{k}"] = graded_ndcg(scores[given], worth[given], k)
+        return metrics, given[top_n(scores[given], k)]
     allowed = np.ones(len(scores), np.bool_)
     if given is not None:
         allowed[:] = False
@@ -193,7 +215,10 @@ def measure_scores(
     relevant[labelled.relevant_idx] = True
     n_found = int(np.isfinite(scores[labelled.relevant_idx]).sum())
     ranks = pessimistic_ranks(scores, relevant)[:n_found]
-    return ranking_metrics(ranks, len(labelled.relevant_idx), (k, 2 * k)), top_n(scores, k)
+    metrics = ranking_metrics(ranks, len(labelled.relevant_idx), (k, 2 * k))
+    if graded:
+        metrics[f"graded_ndcg@{k}"] = graded_ndcg(scores, worth, k)
+    return metrics, top_n(scores, k)
 
 
 def user_warmth(path: RankingPath, request: Request) -> Warmth:

@@ -135,7 +135,10 @@ def requests_of(
     data, split = corpus.data, corpus.split
     if corpus.rows == "impressions" and data.impressions is not None:
         chosen = sample_requests(split, fold, n, newest=newest, rng=rng)
-        yield from shown_requests(data.impressions, data.log, chosen, max_history=MAX_REQUEST_HISTORY)
+        outcomes = data.log.select(split.interaction_fold == fold)
+        yield from shown_requests(
+            data.impressions, data.log, chosen, max_history=MAX_REQUEST_HISTORY, outcomes=outcomes
+        )
     elif corpus.rows in ("cold", "held_out"):
         users = np.arange(data.log.n_users)
         if fold < Fold.TEST:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import lightgbm as lgb
 import numpy as np
@@ -17,17 +17,21 @@ from recsys.retrieval.asked import Asked
 from training.requests import LabelledRequest
 
 Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
 Int32 = npt.NDArray[np.int32]
 
 _CHUNK_ROWS = 200_000
+_N_BINARY: Final = 2
+_MAX_GRADES: Final = 30  # LightGBM takes 31 with the grade of what was not wanted
 
 
 @dataclass(frozen=True)
 class RankerRows:
     """Training rows, requests one after the other.
 
-    features: float32 `(n_rows, n_features)`. label: float32 `(n_rows,)`. group: int32 `(n_requests,)`, rows per
-    request. position: int32 `(n_rows,)`, 1-based position on the screen, None unless every row has one.
+    features: float32 `(n_rows, n_features)`. label: float32 `(n_rows,)`, 0 for what was not wanted, 1 for what was, or
+    what that was worth where labels are graded. group: int32 `(n_requests,)`, rows per request. position: int32
+    `(n_rows,)`, 1-based position on the screen, None unless every row has one.
     """
 
     features: Float32
@@ -94,7 +98,7 @@ def build_rows(
     for n_done, labelled in enumerate(requests, 1):
         asked = Asked.of(path.models, labelled.request)
         found = path.candidates(asked, exclude=labelled.exclude)
-        label = np.isin(found.item_idx, labelled.relevant_idx).astype(np.float32)
+        label = labels_of(found.item_idx, labelled, graded=config.graded)
         if label.any():
             keep = _kept_rows(label, labelled, config.negatives_per_request, rng)
             pending.append(path.rows(asked, found.item_idx)[keep])
@@ -122,6 +126,17 @@ def build_rows(
     )
 
 
+def labels_of(item_idx: Int32, labelled: LabelledRequest, *, graded: bool) -> Float32:
+    """Return the label of each item, float32 `(len(item_idx),)`: 0, and for what was wanted 1 or, graded, its worth."""
+    relevant = labelled.relevant_idx
+    label = np.isin(item_idx, relevant).astype(np.float32)
+    if graded and labelled.worth is not None:
+        order = np.argsort(relevant)
+        hit = label > 0
+        label[hit] = labelled.worth[order[np.searchsorted(relevant, item_idx[hit], sorter=order)]]
+    return label
+
+
 def _kept_rows(
     label: Float32, labelled: LabelledRequest, n_negatives: int, rng: np.random.Generator
 ) -> npt.NDArray[np.int64]:
@@ -145,17 +160,23 @@ def train_ranker(
 
     The position bias of shown lists is estimated by LightGBM itself (its unbiased LambdaMART, `position` in the data
     set), where every training row has a position. The curve is that of the first booster.
+
+    Labels other than 0 and 1 are what an item was worth. lambdarank takes grades with a gain each: the gain here is the
+    worth itself, where LightGBM's own default is 2^grade - 1, so that a purchase counts as much as its weight says.
     """
     use_position = train.position is not None and config.objective == "lambdarank"
+    gains = gains_of(train.label, valid.label)
     train_set = lgb.Dataset(
         train.features,
-        train.label,
+        _grades(train.label, gains),
         group=train.group,
         position=train.position if use_position else None,
         feature_name=list(train.feature_names),
         free_raw_data=False,
     )
-    valid_set = lgb.Dataset(valid.features, valid.label, group=valid.group, reference=train_set, free_raw_data=False)
+    valid_set = lgb.Dataset(
+        valid.features, _grades(valid.label, gains), group=valid.group, reference=train_set, free_raw_data=False
+    )
     boosters: list[lgb.Booster] = []
     first_curve: dict[str, list[float]] = {}
     n_rounds = config.n_trees * config.n_seeds
@@ -167,7 +188,7 @@ def train_ranker(
         ]
         if on_progress is not None:
             callbacks.append(_progress(on_progress, number * config.n_trees, n_rounds))
-        parameters = _parameters(config, len(train.label), int(state % 2**31))
+        parameters = _parameters(config, len(train.label), int(state % 2**31), gains)
         boosters.append(
             lgb.train(
                 parameters,
@@ -183,14 +204,39 @@ def train_ranker(
     return RankerFit(ranker, first_curve, ranker.n_trees)
 
 
+def gains_of(*labels: Float32) -> Float64:
+    """Return the gain of each grade, float64, rising from 0 for what was not wanted; at most `_MAX_GRADES` above it.
+
+    Where there are more different labels, as where texts of reviews scale them, they are put into as many grades by
+    their quantiles, and a grade's gain is the mean of its labels.
+    """
+    wanted = np.concatenate(labels).astype(np.float64)
+    wanted = wanted[wanted > 0]
+    gains = np.unique(wanted)
+    if len(gains) > _MAX_GRADES:
+        edges = np.unique(np.quantile(wanted, np.linspace(0.0, 1.0, _MAX_GRADES + 1)[1:-1]))
+        grade = np.searchsorted(edges, wanted, side="right")
+        total, n = np.bincount(grade, weights=wanted), np.bincount(grade)
+        gains = total[n > 0] / n[n > 0]
+    return np.concatenate([[0.0], gains])
+
+
+def _grades(label: Float32, gains: Float64) -> Float32:
+    """Return the grade whose gain is nearest to each label, float32; 0 for what was not wanted alone."""
+    middles = (gains[1:-1] + gains[2:]) / 2.0
+    grade = 1 + np.searchsorted(middles, label, side="right")
+    return np.where(label > 0, grade, 0).astype(np.float32)
+
+
 def _progress(
     report: Callable[[int, int], None], n_before: int, n_rounds: int
 ) -> Callable[[lgb.callback.CallbackEnv], None]:
     return lambda env: report(n_before + env.iteration + 1, n_rounds)
 
 
-def _parameters(config: RankerConfig, n_rows: int, seed: int) -> dict[str, Any]:
-    return {
+def _parameters(config: RankerConfig, n_rows: int, seed: int, gains: Float64) -> dict[str, Any]:
+    graded = {"label_gain": gains.tolist()} if len(gains) > _N_BINARY else {}
+    return graded | {
         "objective": config.objective,
         "metric": "ndcg" if config.objective == "lambdarank" else "auc",
         "eval_at": [10],

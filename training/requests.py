@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -10,8 +11,13 @@ from recsys.histories import History, ImpressionLog, InteractionLog, Request
 from recsys.splits import Fold, Split
 
 Bool = npt.NDArray[np.bool_]
+Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
+
+# What follows a click within this time, such as a purchase, is put down to the list that was clicked on.
+ATTRIBUTION_US: Final = 24 * 3_600 * 1_000_000
+_CLICK: Final = 1.0
 
 
 @dataclass(frozen=True)
@@ -20,13 +26,15 @@ class LabelledRequest:
 
     relevant_idx: int32, the items that were wanted. positions: int32 `(n_candidates,)`, screen positions of the
     request's own candidates, 0 where not recorded; None when candidates are to be retrieved. exclude: int32, the items
-    that must not be recommended again.
+    that must not be recommended again. worth: float32, of each relevant item the weight of the strongest event that
+    says so, such as a purchase after a click; None where all count alike.
     """
 
     request: Request
     relevant_idx: Int32
     exclude: Int32
     positions: Int32 | None = None
+    worth: Float32 | None = None
 
     @property
     def key(self) -> tuple[int, int]:
@@ -35,11 +43,19 @@ class LabelledRequest:
 
 
 def shown_requests(
-    impressions: ImpressionLog, log: InteractionLog, requests: Int64, *, max_history: int
+    impressions: ImpressionLog,
+    log: InteractionLog,
+    requests: Int64,
+    *,
+    max_history: int,
+    outcomes: InteractionLog | None = None,
 ) -> Iterator[LabelledRequest]:
     """Yield requests whose candidates are what was shown; those without both a click and a non-click are left out.
 
     The history is what the user did strictly before the request.
+
+    outcomes: the events that may tell what a click was worth, those of the requests' own fold; None counts all clicks
+    alike. They are read from a request on, for `ATTRIBUTION_US`; a click without any is worth that of a click, 1.
     """
     for r in requests:
         rows = impressions.rows(int(r))
@@ -50,7 +66,8 @@ def shown_requests(
         items = impressions.item_idx[rows]
         history = log.history_of(user, time).last(max_history)
         request = Request(history, time, user, items)
-        yield LabelledRequest(request, items[clicked], np.empty(0, np.int32), impressions.position[rows])
+        worth = None if outcomes is None else _worth(items[clicked], _following(outcomes, user, time), at_least=_CLICK)
+        yield LabelledRequest(request, items[clicked], np.empty(0, np.int32), impressions.position[rows], worth)
 
 
 def next_item_requests(
@@ -78,14 +95,15 @@ def next_item_requests(
         user = int(log.user_idx[row])
         start = int(log.indptr[user])
         full = log.history_at(start, int(row))
-        ahead = log.item_idx[row : min(int(row) + horizon, int(last_of_fold[row]))]
+        wanted = log.history_at(int(row), min(int(row) + horizon, int(last_of_fold[row])))
+        ahead = wanted.item_idx
         known = np.unique(full.item_idx)
         if seen is not None:
             known = np.union1d(known, seen.history_of(user, int(log.timestamp_us[row])).item_idx)
         relevant = np.unique(ahead[~np.isin(ahead, known)])
         if len(relevant):
             request = Request(full.last(max_history), int(log.timestamp_us[row]), user)
-            yield LabelledRequest(request, relevant, known)
+            yield LabelledRequest(request, relevant, known, worth=_worth(relevant, wanted))
 
 
 def held_out_requests(
@@ -102,12 +120,12 @@ def held_out_requests(
         kept = rows[known[rows]]
         full = History(log.item_idx[kept], log.timestamp_us[kept], log.weight[kept])
         seen = np.unique(full.item_idx)
-        relevant = np.unique(log.item_idx[rows[held_out[rows]]])
-        relevant = relevant[~np.isin(relevant, seen)]
+        held = rows[held_out[rows]]
+        wanted = History(log.item_idx[held], log.timestamp_us[held], log.weight[held])
+        relevant = np.setdiff1d(wanted.item_idx, seen)
         if len(relevant) and len(full):
-            yield LabelledRequest(
-                Request(full.last(max_history), int(full.timestamp_us[-1]) + 1, int(user)), relevant, seen
-            )
+            request = Request(full.last(max_history), int(full.timestamp_us[-1]) + 1, int(user))
+            yield LabelledRequest(request, relevant, seen, worth=_worth(relevant, wanted))
 
 
 def cold_requests(log: InteractionLog, cold_idx: Int32, users: Int64, *, max_history: int) -> Iterator[LabelledRequest]:
@@ -125,7 +143,27 @@ def cold_requests(log: InteractionLog, cold_idx: Int32, users: Int64, *, max_his
             continue
         history = History(everything.item_idx[~cold], everything.timestamp_us[~cold], everything.weight[~cold])
         request = Request(history.last(max_history), int(everything.timestamp_us[-1]) + 1, int(user), cold_idx)
-        yield LabelledRequest(request, np.unique(everything.item_idx[cold]), np.empty(0, np.int32))
+        wanted = History(everything.item_idx[cold], everything.timestamp_us[cold], everything.weight[cold])
+        relevant = np.unique(wanted.item_idx)
+        yield LabelledRequest(request, relevant, np.empty(0, np.int32), worth=_worth(relevant, wanted))
+
+
+def _following(outcomes: InteractionLog, user: int, time_us: int) -> History:
+    """Return what a user did from a request on, as far as it is put down to it."""
+    later = outcomes.history_of(user)
+    start, stop = np.searchsorted(later.timestamp_us, [time_us, time_us + ATTRIBUTION_US])
+    return History(later.item_idx[start:stop], later.timestamp_us[start:stop], later.weight[start:stop])
+
+
+def _worth(item_idx: Int32, events: History, *, at_least: float = 0.0) -> Float32:
+    """Return the weight of the strongest event on each item, float32 `(len(item_idx),)`."""
+    worth = np.full(len(item_idx), at_least, np.float32)
+    order = np.argsort(item_idx)
+    place = np.searchsorted(item_idx, events.item_idx, sorter=order)
+    place = order[np.minimum(place, len(order) - 1)]
+    meant = item_idx[place] == events.item_idx
+    np.maximum.at(worth, place[meant], events.weight[meant])
+    return worth
 
 
 def fold_ends(log: InteractionLog, split: Split) -> Int64:

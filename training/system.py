@@ -18,7 +18,7 @@ from training.requests import LabelledRequest
 from training.work import stage_key
 
 # The ranker's settings that its rows depend on; the others only change how it is trained on them.
-_ROW_SETTINGS: Final = {"rows", "max_requests", "negatives_per_request", "pseudo_cold_share"}
+_ROW_SETTINGS: Final = {"rows", "max_requests", "negatives_per_request", "pseudo_cold_share", "graded"}
 
 
 def train_on_past(parts: Sequence[Fits], desk: Desk, key: str) -> RankerFit:

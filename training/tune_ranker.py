@@ -27,6 +27,7 @@ Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
 
+_OBJECTIVES: Final = Setting("ranker.objective", choices=("lambdarank", "binary"))
 _MORE_NEGATIVES: Final = 2  # rows are made with so many times the configured negatives, of which trials take some
 
 
@@ -101,8 +102,9 @@ class RankerTrials:
         )
 
     def _settings(self) -> tuple[Setting, ...]:
+        objectives = () if self._corpus.config.ranker.graded else (_OBJECTIVES,)
         settings = [
-            Setting("ranker.objective", choices=("lambdarank", "binary")),
+            *objectives,
             Setting("ranker.learning_rate", 0.02, 0.2, is_log=True),
             Setting("ranker.num_leaves", 7, 127, is_log=True),
             Setting("ranker.min_data_in_leaf", 20, 500, is_log=True),

@@ -125,6 +125,36 @@ def ranking_metrics(ranks: npt.ArrayLike, n_relevant: int, ks: Sequence[int]) ->
     return result if n_relevant else dict.fromkeys(result, float("nan"))
 
 
+def graded_ndcg(scores: npt.ArrayLike, worth: npt.ArrayLike, k: int) -> float:
+    """Return nDCG@k in which relevant items count what they are worth, NaN where nothing is relevant.
+
+    Järvelin and Kekäläinen (2002) with the worth itself as gain, not 2^worth - 1. A tie is broken against the system,
+    among relevant items too; an item with a score of -inf is not ranked.
+
+    Args:
+        scores: float `(n,)`, higher is better. Leave out what must not be ranked (the history).
+        worth: float `(n,)`, 0 for what is not relevant, above for what is.
+        k: cut-off, at least 1.
+
+    Raises:
+        EvaluationError: NaN scores, unequal shapes, a cut-off below 1, or a worth that is no number or below 0.
+    """
+    gains = np.asarray(worth, dtype=np.float64)
+    if bad := first_three(~(np.isfinite(gains) & (gains >= 0))) if gains.ndim == 1 else [0]:
+        raise EvaluationError(f"worth must be `(n,)` finite numbers from 0, and is not at {bad}; give 0 to other items")
+    values, relevant = _checked_scores(scores, gains > 0, "worth")
+    _checked_ranks([], 0, (k,))
+    if not relevant.any():
+        return float("nan")
+    ranks = pessimistic_ranks(values, relevant)
+    wanted, of = values[relevant], gains[relevant]
+    order = np.lexsort((of, -wanted))
+    counts = (ranks <= k) & (wanted[order] > -np.inf)
+    found = (of[order][counts] / np.log2(ranks[counts] + 1.0)).sum()
+    best = np.sort(of)[::-1][:k]
+    return float(found / (best / np.log2(np.arange(2, len(best) + 2))).sum())
+
+
 def list_metrics(
     scores: npt.ArrayLike, clicked: npt.ArrayLike, *, ties: Literal["against", "half"] = "against"
 ) -> dict[str, float]:

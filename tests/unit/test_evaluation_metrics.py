@@ -10,6 +10,7 @@ from recsys.errors import RecsysError
 from recsys.evaluation.metrics import (
     EvaluationError,
     PerRequestMetrics,
+    graded_ndcg,
     list_metrics,
     list_metrics_by_request,
     pessimistic_ranks,
@@ -276,3 +277,46 @@ def test_per_request_metrics_refuse_other_metrics_and_add_nothing() -> None:
 
     assert metrics.arrays()["mrr"].tolist() == [0.5]
     assert len(metrics) == 1
+
+
+def test_graded_ndcg_counts_what_items_are_worth() -> None:
+    ideal = 4 + 2 / log2(3) + 1 / log2(4)
+
+    # order: worth 2, 0, 4, 1
+    assert graded_ndcg([0.9, 0.5, 0.7, 0.1], [2, 4, 0, 1], 3) == pytest.approx((2 + 4 / log2(4)) / ideal)
+    assert graded_ndcg([0.9, 0.5, 0.7, 0.1], [2, 4, 0, 1], 1) == pytest.approx(2 / 4)
+    assert graded_ndcg([3, 2, 1], [4, 2, 1], 3) == 1.0
+
+
+def test_graded_ndcg_of_equal_worths_is_ndcg() -> None:
+    scores = np.random.default_rng(0).integers(0, 6, 30).astype(float)
+    relevant = np.random.default_rng(1).random(30) < 0.3
+    expected = ranking_metrics(pessimistic_ranks(scores, relevant), int(relevant.sum()), (5,))["ndcg@5"]
+
+    assert graded_ndcg(scores, 2.5 * relevant, 5) == pytest.approx(expected)
+
+
+def test_graded_ndcg_breaks_ties_against_the_system() -> None:
+    assert graded_ndcg([1, 1, 1], [4, 0, 1], 2) == pytest.approx(1 / log2(3) / (4 + 1 / log2(3)))
+    assert graded_ndcg([0, -np.inf], [0, 3], 5) == 0.0
+
+
+def test_graded_ndcg_without_anything_relevant_is_undefined() -> None:
+    assert np.isnan(graded_ndcg([1, 2], [0, 0], 5))
+
+
+@pytest.mark.parametrize(
+    ("scores", "worth", "k", "message"),
+    [
+        ([1, 2], [0, -1], 5, r"numbers from 0, and is not at \[1\]"),
+        ([1, 2], [float("nan"), 1], 5, r"is not at \[0\]"),
+        ([1, 2], [1], 5, "two arrays of one length"),
+        ([1, float("nan")], [1, 0], 5, "1 of 2 scores are NaN"),
+        ([1, 2], [1, 0], 0, "cut-offs are below 1"),
+    ],
+)
+def test_graded_ndcg_refuses_what_it_cannot_judge(
+    scores: list[float], worth: list[float], k: int, message: str
+) -> None:
+    with pytest.raises(EvaluationError, match=message):
+        graded_ndcg(scores, worth, k)

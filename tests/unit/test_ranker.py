@@ -1,5 +1,5 @@
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,7 +12,7 @@ from recsys.errors import BundleError, DataError
 from recsys.histories import History, Request
 from recsys.models.ranker import Ranker
 from recsys.retrieval.blend import Candidates
-from training.ranker import RankerFit, RankerRows, build_rows, train_ranker
+from training.ranker import RankerFit, RankerRows, build_rows, gains_of, train_ranker
 from training.requests import LabelledRequest
 
 NAMES = ("item", "noise", "gap")
@@ -194,6 +194,62 @@ def test_a_ranker_learns_what_tells_relevant_items(objective: str) -> None:
     assert fit.ranker.feature_names == NAMES
     assert list(fit.curve) == (["ndcg@10"] if objective == "lambdarank" else ["auc"])
     assert 1 <= fit.n_trees <= 40
+
+
+@pytest.mark.parametrize(("graded", "labels"), [(False, [0, 1, 1, 0]), (True, [0, 4, 1.5, 0])])
+def test_graded_labels_are_what_an_item_was_worth(graded: bool, labels: list[float]) -> None:
+    labelled = _labelled([6, 5], candidates=[7, 5, 6, 1], positions=[1, 2, 3, 4])
+    labelled = replace(labelled, worth=np.array([1.5, 4], np.float32))
+
+    assert _build([labelled], graded=graded).label.tolist() == labels
+
+
+def test_labels_stay_alike_where_nothing_is_known_of_their_worth() -> None:
+    assert _build([_labelled([5], candidates=[7, 5])], graded=True).label.tolist() == [0, 1]
+
+
+def test_grades_have_their_worth_as_gain() -> None:
+    assert gains_of(np.array([0, 1, 4, 0, 1.5]), np.array([0, 2.5])).tolist() == [0, 1, 1.5, 2.5, 4]
+    assert gains_of(np.zeros(3), np.ones(1)).tolist() == [0, 1]
+
+
+def test_many_different_worths_share_grades_between_which_gains_rise() -> None:
+    worth = np.random.default_rng(0).lognormal(size=5_000)
+    gains = gains_of(worth.astype(np.float32), np.zeros(3, np.float32))
+
+    assert len(gains) == 31
+    assert gains[0] == 0
+    assert (np.diff(gains) > 0).all()
+    assert worth.min() < gains[1] < gains[-1] < worth.max()
+
+
+def _bought_or_clicked(n_requests: int, seed: int) -> tuple[RankerRows, np.ndarray]:
+    """Lists of six: the highest first feature is clicked, the highest second one bought, where that is another item."""
+    rng = np.random.default_rng(seed)
+    features = rng.random((n_requests * 6, 3)).astype(np.float32)
+    lists, request = features.reshape(-1, 6, 3), np.arange(n_requests)
+    worth = np.zeros((n_requests, 6), np.float32)
+    worth[request, lists[:, :, 0].argmax(axis=1)] = 1
+    worth[request, lists[:, :, 1].argmax(axis=1)] = 20
+    return RankerRows(features, worth.ravel(), np.full(n_requests, 6, np.int32), None, NAMES), worth
+
+
+def test_a_graded_ranker_puts_what_is_worth_more_first() -> None:
+    train, _ = _bought_or_clicked(300, 1)
+    valid, _ = _bought_or_clicked(80, 2)
+    unseen, worth = _bought_or_clicked(200, 3)
+
+    def share_bought(rows: RankerRows, stop: RankerRows) -> float:
+        scores = _train(rows, stop).ranker.score(unseen.features).reshape(-1, 6)
+        return float((worth[np.arange(200), scores.argmax(axis=1)] == 20).mean())
+
+    alike = [replace(rows, label=(rows.label > 0).astype(np.float32)) for rows in (train, valid)]
+    assert share_bought(train, valid) > share_bought(alike[0], alike[1]) + 0.1
+
+
+def test_grades_are_refused_where_nothing_learns_from_them() -> None:
+    with pytest.raises(ValueError, match="graded needs objective lambdarank"):
+        RankerConfig.model_validate({"graded": True, "objective": "binary"})
 
 
 def test_training_stops_early_where_nothing_can_be_learnt() -> None:

@@ -6,9 +6,11 @@ import pytest
 from recsys.histories import ImpressionLog, InteractionLog
 from recsys.splits import Fold, Split
 from training.requests import (
+    ATTRIBUTION_US,
     LabelledRequest,
     cold_requests,
     fold_ends,
+    held_out_requests,
     next_item_requests,
     sample_requests,
     sample_targets,
@@ -71,6 +73,54 @@ def test_only_the_wanted_requests_come_with_the_newest_of_their_history() -> Non
 
     assert labelled.request.as_of_us == 60
     assert _history(labelled) == [1, 3]
+
+
+def _worth(labelled: LabelledRequest) -> list[float]:
+    assert labelled.worth is not None
+    return labelled.worth.tolist()
+
+
+def test_a_click_is_worth_the_strongest_event_that_followed_within_a_day_or_else_a_click() -> None:
+    bought = InteractionLog.from_arrays(
+        np.array([0, 0, 0, 0, 0, 2], np.int32),
+        np.array([5, 3, 3, 3, 6, 1], np.int32),
+        np.array([29, 30, 40, 50, 30 + ATTRIBUTION_US, 31], np.int64),
+        np.array([9, 1, 4, 2, 8, 7], np.float32),
+        n_users=4,
+        n_items=7,
+    )
+    shown = _shown([(0, 30, [6, 5, 3, 2], [6, 5, 3])])
+    (labelled,) = shown_requests(shown, LOG, np.arange(1), max_history=9, outcomes=bought)
+    (without,) = shown_requests(shown, LOG, np.arange(1), max_history=9)
+
+    # 5 was bought before, 6 a day later, 1 by someone else; 3 was clicked, bought for 4, and liked
+    assert labelled.relevant_idx.tolist() == [6, 5, 3]
+    assert _worth(labelled) == [1.0, 1.0, 4.0]
+    assert without.worth is None
+
+
+def test_what_comes_next_is_worth_its_strongest_event_within_the_horizon() -> None:
+    log = InteractionLog.from_arrays(
+        np.zeros(5, np.int32),
+        np.array([0, 2, 1, 2, 2], np.int32),
+        np.arange(5, dtype=np.int64),
+        np.array([5, 1, 0.5, 4, 9], np.float32),
+        n_users=1,
+        n_items=3,
+    )
+    (labelled,) = next_item_requests(log, np.array([1]), horizon=3, max_history=9, last_of_fold=np.full(5, 5))
+
+    assert labelled.relevant_idx.tolist() == [1, 2]
+    assert _worth(labelled) == [0.5, 4.0]
+
+
+def test_held_out_and_cold_items_are_worth_their_strongest_event() -> None:
+    held = np.array([0, 1, 1, 0, 0, 0, 0], np.bool_)
+    (labelled,) = held_out_requests(LOG, held, ~held & (LOG.item_idx != 1), np.array([0]), max_history=9)
+    cold = next(iter(cold_requests(LOG, np.array([1, 3], np.int32), np.array([0]), max_history=9)))
+
+    assert (labelled.relevant_idx.tolist(), _worth(labelled)) == ([1, 2], [2.0, 1.0])
+    assert (cold.relevant_idx.tolist(), _worth(cold)) == ([1, 3], [2.0, 1.0])
 
 
 def _next(

@@ -1,4 +1,4 @@
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -157,6 +157,26 @@ def test_shown_lists_are_measured_by_their_order() -> None:
     # The best two of what was shown: {3, 5} and {4, 1} for full, {5, 3} and {1, 2} for toy.
     assert _mean(evaluation, "full", "coverage@2") == 4 / 6
     assert _mean(evaluation, "toy", "cold_share@2") == pytest.approx((1.0 + 0.5) / 2)
+
+
+@pytest.mark.parametrize("as_lists", [True, False])
+def test_what_differs_in_worth_is_measured_by_it(as_lists: bool) -> None:
+    two = replace(_request([2, 0], given=[0, 1, 2, 4]), worth=np.array([4, 1], np.float32))
+    one = replace(_request([3], given=[5, 3, 4]), worth=np.array([1], np.float32))
+    evaluation = _evaluate([one, two], [3, 5, 0, 1, 2, 4], [0.1, 0.9, 0.5, 0.2, 0.0, 0.3], as_lists=as_lists)
+
+    best = 4 + 1 / np.log2(3)
+    assert _mean(evaluation, "full", "graded_ndcg@2") == pytest.approx((1 + 1 / best) / 2)
+    # toy: 5 3 4 and 1 2 0 4
+    assert _mean(evaluation, "toy", "graded_ndcg@2") == pytest.approx((1 + 4 / best) / 2 / np.log2(3))
+
+
+def test_what_is_worth_the_same_is_measured_as_before() -> None:
+    alike = [replace(_request([item]), worth=np.array([2], np.float32)) for item in (3, 5)]
+    partly = [alike[0], replace(alike[1], worth=None)]
+
+    for requests in (alike, partly):
+        assert "graded_ndcg@2" not in _evaluate(requests, [5, 3]).systems["full"]
 
 
 def test_every_system_is_judged_beyond_accuracy_by_its_best_items() -> None:
