@@ -178,7 +178,10 @@ def _ignore_cut_off(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _cut_off_too_late(original: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda self, user_idx, before_us: original(self, user_idx, before_us + 1)
+    def cut(self: InteractionLog, user_idx: int, before_us: int | None = None) -> Any:
+        return original(self, user_idx, None if before_us is None else before_us + 1)
+
+    return cut
 
 
 def _know_everything(original: Callable[..., Any]) -> Callable[..., Any]:
