@@ -137,9 +137,11 @@ class SuiteRun:
         )
         values = values_of(dataset, corpus.data.log)
         task = peer_task(corpus.data, corpus.split, trial.requests, protocol, values=values)
-        user_ids = corpus.data.user_ids
+        user_ids, work = corpus.data.user_ids, desk.work.folder / "peers"
+        # As our own settings do, those of a peer stay what the first split of several found.
+        chosen = {name: reports[0]["settings"] for name, reports in self.peer_reports.items()}
         for name, result in run_peers(
-            task, trial.requests, user_ids, self.extras.peers, desk.work.folder / "peers", desk.reporter
+            task, trial.requests, user_ids, self.extras.peers, work, desk.reporter, chosen=chosen
         ).items():
             measured = measured.beside(f"peer:{name}", result.metrics, result.lists)
             self.peer_reports.setdefault(name, []).append(result.report)

@@ -127,6 +127,7 @@ def _watch(model: TransformerModelBase) -> StopByNdcg:
 
 def _run(
     task: PeerTask,
+    settings: Settings | None = None,
     *,
     kind: type[TransformerModelBase],
     tries: list[Settings],
@@ -137,15 +138,16 @@ def _run(
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     torch.set_num_threads(1)
     dataset, tried, models = Dataset.construct(interactions_table(task.train)), [], []
-    for settings in tries:
-        say(f"{settings}")
+    tries = tries if settings is None else [settings]
+    for one in tries:
+        say(f"{one}")
         pl.seed_everything(task.meta.seed)
         begun = time.perf_counter()
-        model = _make(kind, settings, patience)
+        model = _make(kind, one, patience)
         model.fit_partial(dataset, 1, search_epochs)
         seconds = round(time.perf_counter() - begun, 1)
         models.append(model)
-        tried.append({**settings, "epochs": search_epochs, "ndcg@10": _watch(model).best, "seconds": seconds})
+        tried.append({**one, "epochs": search_epochs, "ndcg@10": _watch(model).best, "seconds": seconds})
     chosen = int(np.argmax([row["ndcg@10"] for row in tried]))
     model, begun = models[chosen], time.perf_counter()
     say(f"goes on: {tries[chosen]}")

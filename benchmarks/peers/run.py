@@ -5,6 +5,7 @@
 
 import argparse
 import importlib
+import json
 import os
 import resource
 import sys
@@ -39,11 +40,12 @@ def main() -> int:
     parser.add_argument("--task", required=True, type=Path)
     parser.add_argument("--peer", required=True, choices=sorted(PEERS))
     parser.add_argument("--out", required=True, type=Path, help="folder for scores.npy and report.json")
+    parser.add_argument("--settings", type=json.loads, help="JSON of settings that are known; nothing is searched then")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")  # of the libraries, about each other
     task, spec = PeerTask.read(arguments.task), PEERS[arguments.peer]
     run: Run = importlib.import_module(f"benchmarks.peers.{spec.module}").RUNS[arguments.peer]
-    outcome = run(task)
+    outcome = run(task, arguments.settings)
     begun = time.perf_counter()
     scores = answers(outcome.scorer, task.requests, task.meta.kind)
     report = {

@@ -3,12 +3,14 @@
 Peers never see an outcome of a test request, and none of their code works a figure of ours out.
 """
 
+import json
 import os
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
@@ -173,6 +175,7 @@ def run_peers(
     work: Path,
     reporter: Reporter,
     *,
+    chosen: Mapping[str, dict[str, Any]] = MappingProxyType({}),
     python: Path = PYTHON,
     script: Path = SCRIPT,
 ) -> dict[str, PeerResult]:
@@ -180,6 +183,8 @@ def run_peers(
 
     A peer that finished on the same task before is not run again: its scores are kept in `work`. One that needs the
     values of interactions is left out where there are none.
+
+    chosen: settings by peer that a search on another split of the same data found; the others search theirs.
 
     Raises:
         PeerError: the peers' environment is not there, a peer failed, or what it returned does not fit the task.
@@ -190,12 +195,13 @@ def run_peers(
         if name in PEERS and PEERS[name].reads_values and np.isnan(task.train.value).all():
             reporter.say(f"  {name}: left out, it needs ratings")
             continue
-        key = stage_key(name, _task_key(task, name))
+        settings = chosen.get(name)
+        key = stage_key(name, _task_key(task, name), *(() if settings is None else (settings,)))
         if place.is_finished(name, key):
             reporter.say(f"  {name}: kept from before")
         else:
             with reporter.stage(f"peer {name}"), place.writing(name, key) as folder:
-                _run(task, name, folder, python, script)
+                _run(task, name, folder, python, script, settings)
         try:
             scores, report = read_result(place.folder / name, task.meta, task.requests)
         except (OSError, ExchangeError) as error:
@@ -242,12 +248,14 @@ def _task_key(task: PeerTask, name: str) -> str:
     return task.key(with_items=spec.reads_items, with_values=spec.reads_values)
 
 
-def _run(task: PeerTask, name: str, folder: Path, python: Path, script: Path) -> None:
+def _run(task: PeerTask, name: str, folder: Path, python: Path, script: Path, settings: dict[str, Any] | None) -> None:
     if not python.exists():
         raise PeerError(f"{python} does not exist; run `make bench-peers` to set up the peers' environment")
     told = folder / "task"
     task.write(told)
     command = [str(python), str(script), "--task", str(told), "--peer", name, "--out", str(folder)]
+    if settings is not None:
+        command += ["--settings", json.dumps(settings)]
     log = folder / "log.txt"
     with log.open("w", encoding="utf-8") as stream:
         done = subprocess.run(command, stdout=stream, stderr=subprocess.STDOUT, env=_environment(), check=False)

@@ -59,7 +59,7 @@ class Outcome:
 
 
 Fit = Callable[[FitData, Settings], Scorer]
-Run = Callable[[PeerTask], Outcome]
+Run = Callable[[PeerTask, Settings | None], Outcome]  # with settings there is nothing to search
 
 
 def grid(**choices: Iterable[Any]) -> list[Settings]:
@@ -71,17 +71,18 @@ def grid(**choices: Iterable[Any]) -> list[Settings]:
 def by_search(fit: Fit, tries: Sequence[Settings]) -> Run:
     """Return a peer that fits each setting without the held-out part, and the best one on everything."""
 
-    def run(task: PeerTask) -> Outcome:
+    def run(task: PeerTask, settings: Settings | None = None) -> Outcome:
+        asked = tries if settings is None else [settings]
         past = fit_data(task, held_out=True)
         tried: list[dict[str, Any]] = []
         started = time.perf_counter()
-        for settings in tries if len(tries) > 1 else ():
+        for one in asked if len(asked) > 1 else ():
             begun = time.perf_counter()
-            figure = mean_figure(fit(past, settings), task.valid_requests, task.valid_relevant, task.meta.metric)
-            tried.append({**settings, task.meta.metric: figure, "seconds": round(time.perf_counter() - begun, 2)})
-            say(f"{settings}: {task.meta.metric} {figure:.4f}")
+            figure = mean_figure(fit(past, one), task.valid_requests, task.valid_relevant, task.meta.metric)
+            tried.append({**one, task.meta.metric: figure, "seconds": round(time.perf_counter() - begun, 2)})
+            say(f"{one}: {task.meta.metric} {figure:.4f}")
         search_seconds = time.perf_counter() - started
-        best = tries[int(np.argmax([row[task.meta.metric] for row in tried])) if tried else 0]
+        best = asked[int(np.argmax([row[task.meta.metric] for row in tried])) if tried else 0]
         begun = time.perf_counter()
         scorer = fit(fit_data(task, held_out=False), best)
         return Outcome(scorer, best, tried, search_seconds, time.perf_counter() - begun)

@@ -40,7 +40,7 @@ import numpy as np
 sys.path.insert(0, {root!r})
 from benchmarks.peers.exchange import PeerTask, write_result
 parser = argparse.ArgumentParser()
-for name in ("--task", "--peer", "--out"):
+for name in ("--task", "--peer", "--out", "--settings"):
     parser.add_argument(name)
 a = parser.parse_args()
 task = PeerTask.read(Path(a.task))
@@ -55,7 +55,8 @@ popularity = np.bincount(task.train.item_idx, minlength=task.meta.n_items).astyp
 scores = np.tile(popularity, (n - wrong, 1))
 if task.meta.kind == "given":
     scores = popularity[task.requests.candidates.values]
-write_result(Path(a.out), scores, {{"peer": a.peer, "train_seconds": 0.1}})
+told = json.loads(a.settings) if a.settings else {{"found": True}}
+write_result(Path(a.out), scores, {{"peer": a.peer, "train_seconds": 0.1, "settings": told}})
 """
 
 
@@ -322,7 +323,9 @@ def test_a_peer_that_finished_is_not_run_again(data: EncodedData, script: Path, 
     again = ask(task, requests, data, ["one", "two"], script, tmp_path / "work")
 
     assert calls.read_text().split() == ["one", "two"]
-    assert first["one"].report == again["one"].report == {"peer": "one", "train_seconds": 0.1}
+    assert (
+        first["one"].report == again["one"].report == {"peer": "one", "train_seconds": 0.1, "settings": {"found": True}}
+    )
     assert first["one"].metrics.arrays()["ndcg@3"].tolist() == again["one"].metrics.arrays()["ndcg@3"].tolist()
 
     other = peer_task(data, split, requests[1:], LOO)
@@ -363,6 +366,22 @@ def test_an_environment_that_is_not_there_is_named(data: EncodedData, script: Pa
             python=tmp_path / "nowhere",
             script=script,
         )
+
+
+def test_settings_that_were_found_before_are_told_to_the_peer(data: EncodedData, script: Path, tmp_path: Path) -> None:
+    split, requests = leave_last(data)
+    task = peer_task(data, split, requests, LOO)
+
+    def settings(chosen: dict[str, Any]) -> list[Any]:
+        reporter, python, work = Reporter(quiet=True), Path(sys.executable), tmp_path / "work"
+        found = run_peers(
+            task, requests, data.user_ids, ["one", "two"], work, reporter, chosen=chosen, python=python, script=script
+        )
+        return [result.report["settings"] for result in found.values()]
+
+    assert settings({}) == [{"found": True}, {"found": True}]
+    assert settings({"two": {"factors": 64, "sizes": [300]}}) == [{"found": True}, {"factors": 64, "sizes": [300]}]
+    assert (tmp_path / "calls.txt").read_text().split() == ["one", "two", "two"]
 
 
 def test_a_peer_of_ratings_is_left_out_where_there_are_none(data: EncodedData, script: Path, tmp_path: Path) -> None:

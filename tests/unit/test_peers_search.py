@@ -116,6 +116,19 @@ def test_one_setting_needs_no_search() -> None:
     assert outcome.settings == {"k": 3}
 
 
+def test_settings_that_are_known_are_not_searched() -> None:
+    fitted: list[tuple[float, int]] = []
+
+    def fit(data: FitData, settings: Settings) -> Scorer:
+        fitted.append((settings["bias"], len(data.train)))
+        return scorer_of(np.zeros((3, N_ITEMS), np.float32))
+
+    outcome = by_search(fit, grid(bias=(0.0, 10.0)))(make_task(), {"bias": 7.0})
+
+    assert fitted == [(7.0, 5)]
+    assert (outcome.settings, outcome.tried) == ({"bias": 7.0}, [])
+
+
 def test_answers_are_those_of_the_candidates_in_their_order() -> None:
     scores = np.arange(3 * N_ITEMS, dtype=np.float32).reshape(3, N_ITEMS)
     task = make_task("given")
