@@ -11,8 +11,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from urllib.request import urlopen
 
 import psutil
+from prometheus_client.parser import text_string_to_metric_families
 
 from recsys.client import Client
 from recsys.errors import RecsysError
@@ -21,6 +23,8 @@ from serving.settings import Settings
 ROOT: Final = Path(__file__).resolve().parent.parent
 _SERVE: Final = "from recsys.cli import main; main()"
 _START_S: Final = 900.0
+_METRICS_S: Final = 10.0
+REQUEST: Final = "request"
 
 
 class ServerError(RecsysError):
@@ -50,6 +54,19 @@ class Server:
         """Return RSS, USS and PSS in MB (10⁶ bytes), summed over all processes; shared pages count once in PSS."""
         infos = [process.memory_full_info() for process in self._processes()]
         return {kind: round(sum(getattr(info, kind, 0) for info in infos) / 1e6, 1) for kind in ("rss", "uss", "pss")}
+
+    def stage_s(self) -> dict[str, float]:
+        """Return the seconds that each stage of requests took so far, and all of `REQUEST`, over all processes."""
+        with urlopen(f"{self.address}/metrics", timeout=_METRICS_S) as answer:
+            text = answer.read().decode("utf-8")
+        found: dict[str, float] = {}
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                if sample.name == "recsys_stage_seconds_sum":
+                    found[sample.labels["stage"]] = sample.value
+                elif sample.name == "recsys_request_seconds_sum" and sample.labels["route"].startswith("/v1/"):
+                    found[REQUEST] = found.get(REQUEST, 0.0) + sample.value
+        return found
 
 
 @contextmanager

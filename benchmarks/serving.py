@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.load import Shot, drive  # noqa: E402
-from benchmarks.server_process import Server, machine_facts, serving  # noqa: E402
+from benchmarks.server_process import REQUEST, Server, machine_facts, serving  # noqa: E402
 from benchmarks.traffic import Traffic  # noqa: E402
 from features.path import RankingPath  # noqa: E402
 from recsys.bundle import Bundle, load_bundle  # noqa: E402
@@ -42,6 +42,7 @@ _RERANK_RATE: Final = 25.0
 _LIMIT_P99_MS: Final = 50.0
 _LIMIT_REFUSED: Final = 0.001
 _FRESH_S: Final = 10.0
+_SHOWN_MS: Final = 0.05
 
 # Published by others about their own systems, not measured here. Machines differ.
 PUBLISHED: Final = (
@@ -105,17 +106,21 @@ def find_capacity(
 def measure_load(
     server: Server, shots: Sequence[Shot], rate: float, seconds: float, rng: np.random.Generator, *, kind: str
 ) -> dict[str, Any]:
-    """Return latency, refusals, CPU and memory under a rate of requests of all kinds together."""
+    """Return latency, refusals, CPU, memory and each stage's time under a rate of requests of all kinds together."""
     drive(server.address, shots, rate, min(seconds, 5.0), rng)  # warm-up
-    cpu_before = server.cpu_s()
+    stages_before, cpu_before = server.stage_s(), server.cpu_s()
     answers = drive(server.address, shots, rate, seconds, rng)
-    cpu_s = server.cpu_s() - cpu_before
+    cpu_s, stages = server.cpu_s() - cpu_before, server.stage_s()
     found = answers.summary(kind)
+    n = max(len(answers.kind), 1)
     return {
         "rate": round(rate, 1),
         "seconds": seconds,
         **found,
-        "cpu_ms_per_request": round(1e3 * cpu_s / max(len(answers.kind), 1), 3),
+        "cpu_ms_per_request": round(1e3 * cpu_s / n, 3),
+        "stage_ms": {
+            name: round(1e3 * (total - stages_before.get(name, 0.0)) / n, 3) for name, total in stages.items()
+        },
         "memory_mb": server.memory_mb(),
         "all_kinds": {name: answers.summary(name) for name in answers.kinds},
     }
@@ -195,6 +200,24 @@ def verdicts(report: dict[str, Any]) -> list[dict[str, Any]]:
     return lines
 
 
+def why_missed(report: dict[str, Any]) -> list[str]:
+    """Return lines that say where the time of a list goes, where a goal is missed."""
+    if all(line["met"] for line in report["goals"]):
+        return []
+    alone, bare = report["lists_alone"], report["bare_ranker"]["cpu_ms_per_request"]
+    stages = {name: ms for name, ms in alone["stage_ms"].items() if name != REQUEST and ms >= _SHOWN_MS}
+    named = " · ".join(f"{name} {ms:g}" for name, ms in sorted(stages.items(), key=lambda pair: -pair[1]))
+    whole = alone["stage_ms"].get(REQUEST, 0.0)
+    around = max(0.0, whole - sum(ms for name, ms in alone["stage_ms"].items() if name != REQUEST))
+    cpu = alone["cpu_ms_per_request"]
+    return [
+        f"why: of a list's {cpu:g} ms of CPU the bare ranker would take {bare:g}; {cpu - bare:.1f} go into finding",
+        "  candidates, features, rules, HTTP, log and store, and the load generator needs "
+        f"{alone['generator_cpu_ms_per_request']:g} of the same cores.",
+        f"  mean time of a list in the server, {whole:g} ms: {named} · between stages {around:.2f}",
+    ]
+
+
 def table(report: dict[str, Any]) -> str:
     """Return the figures as lines for people."""
     lines = [f"{'goal':<40}{'wanted':>12}{'measured':>12}"]
@@ -204,6 +227,7 @@ def table(report: dict[str, Any]) -> str:
         verdict = "met" if line["met"] else f"MISSED{far}"
         lines.append(f"{line['goal']:<40}{line['wanted']:>9g} {line['unit']:<3}{value:>11}  {verdict}")
     full = report["full"]
+    lines += ["", *why_missed(report)]
     lines += [
         "",
         f"at {full['rate']:g} requests/s: p50 {full['p50_ms']} · p95 {full['p95_ms']} · p99 {full['p99_ms']} ms, "
