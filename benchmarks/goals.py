@@ -100,7 +100,9 @@ BEYOND = ["coverage@10", "novelty@10", "ild@10", "miscalibration@10", "cold_shar
 
 def goals_table(folder: Path) -> str:
     """Return the goals with what the reports in a folder say of each; a dash where a suite has no report."""
-    reports = {path.stem: SuiteReport.read_json(path) for path in sorted(folder.glob("*.json"))}
+    # Other measurements keep their reports in the same folder.
+    paths = (folder / f"{suite}.json" for suite in dict.fromkeys(goal.suite for goal in GOALS))
+    reports = {path.stem: SuiteReport.read_json(path) for path in paths if path.exists()}
     lines = ["| suite | goal | found | reached |", "|---|---|---|---|"]
     for goal in GOALS:
         report = reports.get(goal.suite)
