@@ -181,7 +181,7 @@ def run_suite(suite: Suite, data_folder: Path, config: Config, work: Path, extra
             "versions": {name: version(name) for name in ("numpy", "lightgbm", "implicit", "torch")},
             "seeds": list(suite.seeds or (config.seed,)),
             "n_requests": evaluation.n_requests,
-            "stages": {stage.name: round(stage.seconds, 1) for stage in clock.root.stages},
+            "stages": {name: round(stage.seconds, 1) for name, stage in clock.by_path().items() if "/" not in name},
             "config": config.model_dump(mode="json", exclude={"tracking"}),
             "candidates": run.candidates,
             "peers": run.peer_reports,

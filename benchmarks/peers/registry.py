@@ -27,15 +27,18 @@ class PeerSpec:
 
 
 _IMPLICIT: Final = ("pm-implicit",)  # the build of implicit that RecTools asks for; it imports as `implicit`
+# In the order in which they are run: those that take longest first, so that none of them is left to run alone.
 PEERS: Final[dict[str, PeerSpec]] = {
+    "rectools-sasrec": PeerSpec("rectools_transformers", ("rectools", "torch"), ("ml-1m-loo",)),
+    "rectools-bert4rec": PeerSpec("rectools_transformers", ("rectools", "torch"), ("ml-1m-loo",)),
+    "cornac-bivae": PeerSpec("cornac_peers", ("cornac", "torch"), _RANDOM),
+    "recbole-multivae": PeerSpec("recbole_peers", ("recbole", "torch"), _RANDOM),
+    "rectools-two-stage": PeerSpec("rectools_two_stage", ("rectools", "catboost"), _WHOLE),
     "implicit-als": PeerSpec("implicit_peers", _IMPLICIT, _ALL_WARM),
     "implicit-bpr": PeerSpec("implicit_peers", _IMPLICIT, _WHOLE),
     "implicit-itemknn": PeerSpec("implicit_peers", _IMPLICIT, _ALL_WARM),
     "rectools-ease": PeerSpec("rectools_peers", ("rectools",), _WHOLE),
     "rectools-popular": PeerSpec("rectools_peers", ("rectools",), _ALL_WARM),
-    "rectools-sasrec": PeerSpec("rectools_transformers", ("rectools", "torch"), ("ml-1m-loo",)),
-    "rectools-bert4rec": PeerSpec("rectools_transformers", ("rectools", "torch"), ("ml-1m-loo",)),
-    "rectools-two-stage": PeerSpec("rectools_two_stage", ("rectools", "catboost"), _WHOLE),
     "rectools-ials-features": PeerSpec(
         "rectools_features", ("rectools", *_IMPLICIT), ("ml-1m-loo", "ml-1m-cold"), reads_items=True
     ),
@@ -45,8 +48,6 @@ PEERS: Final[dict[str, PeerSpec]] = {
     "lenskit-itemknn": PeerSpec("lenskit_peers", ("lenskit",), _WHOLE),
     "lenskit-biasedmf": PeerSpec("lenskit_peers", ("lenskit",), _WHOLE, reads_values=True),
     "recommenders-sar": PeerSpec("recommenders_peers", ("recommenders",), _WHOLE),
-    "cornac-bivae": PeerSpec("cornac_peers", ("cornac", "torch"), _RANDOM),
-    "recbole-multivae": PeerSpec("recbole_peers", ("recbole", "torch"), _RANDOM),
     "sklearn-tfidf": PeerSpec(
         "sklearn_peers", ("scikit-learn",), ("ml-1m-cold", "mind-zh-impressions"), reads_items=True
     ),

@@ -7,7 +7,9 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -49,6 +51,8 @@ PYTHON: Final = ROOT / ".venv-peers" / "bin" / "python"
 SCRIPT: Final = ROOT / "benchmarks" / "peers" / "run.py"
 _VALID_SHARE: Final = 0.1
 _SHOWN_LINES: Final = 5
+_SIDE_BY_SIDE: Final = 2
+_THREAD_SETTINGS: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 Bool = npt.NDArray[np.bool_]
 Int32 = npt.NDArray[np.int32]
@@ -182,7 +186,7 @@ def run_peers(
     """Return what each named peer reaches on the requests that the task was made from.
 
     A peer that finished on the same task before is not run again: its scores are kept in `work`. One that needs the
-    values of interactions is left out where there are none.
+    values of interactions is left out where there are none. Two run side by side, each on half of the processors.
 
     chosen: settings by peer that a search on another split of the same data found; the others search theirs.
 
@@ -190,18 +194,35 @@ def run_peers(
         PeerError: the peers' environment is not there, a peer failed, or what it returned does not fit the task.
     """
     place = WorkFolder(work / f"{task.meta.name}-{task.meta.seed}")
-    results: dict[str, PeerResult] = {}
+    keys = {}
     for name in names:
         if name in PEERS and PEERS[name].reads_values and np.isnan(task.train.value).all():
             reporter.say(f"  {name}: left out, it needs ratings")
             continue
         settings = chosen.get(name)
-        key = stage_key(name, _task_key(task, name), *(() if settings is None else (settings,)))
-        if place.is_finished(name, key):
+        keys[name] = stage_key(name, _task_key(task, name), *(() if settings is None else (settings,)))
+    missing = [name for name, key in keys.items() if not place.is_finished(name, key)]
+    for name in keys:
+        if name not in missing:
             reporter.say(f"  {name}: kept from before")
-        else:
-            with reporter.stage(f"peer {name}"), place.writing(name, key) as folder:
-                _run(task, name, folder, python, script, settings)
+
+    def ask(name: str) -> str:
+        started = time.perf_counter()
+        with place.writing(name, keys[name]) as folder:
+            _run(task, name, folder, python, script, chosen.get(name))
+        reporter.say(f"  peer {name}: {time.perf_counter() - started:.1f} s")
+        return name
+
+    with reporter.stage("peers") as advance, ThreadPoolExecutor(_SIDE_BY_SIDE) as pool:
+        asked = [pool.submit(ask, name) for name in missing]
+        try:
+            for done, future in enumerate(as_completed(asked), start=1):
+                advance(done, len(asked), future.result())
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # those that run are waited for, and kept
+            raise
+    results: dict[str, PeerResult] = {}
+    for name in keys:
         try:
             scores, report = read_result(place.folder / name, task.meta, task.requests)
         except (OSError, ExchangeError) as error:
@@ -268,9 +289,12 @@ def _run(task: PeerTask, name: str, folder: Path, python: Path, script: Path, se
 
 
 def _environment() -> dict[str, str]:
-    """Return the caller's environment without what would lead the peers into ours."""
+    """Return the caller's environment without what would lead the peers into ours, and with a peer's share of cores."""
     left_out = {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"}
-    return {name: value for name, value in os.environ.items() if name not in left_out}
+    threads = str(max(1, (os.cpu_count() or 1) // _SIDE_BY_SIDE))
+    return {name: value for name, value in os.environ.items() if name not in left_out} | dict.fromkeys(
+        _THREAD_SETTINGS, threads
+    )
 
 
 def _asked(requests: Sequence[LabelledRequest]) -> Requests:
