@@ -9,6 +9,7 @@ import numpy as np
 from benchmarks.suites import Trial
 from features.path import RankingPath
 from recsys.config import Config
+from recsys.models.ranker import Ranker
 from recsys.splits import Fold
 from training.desk import Desk, seed_for
 from training.evaluation import Measured
@@ -17,7 +18,10 @@ from training.fitting import Corpus
 from training.system import measure_path, train_on_past
 from training.work import WorkFolder, stage_key
 
-_COLLABORATIVE: Final = ("als", "ease", "next_item", "covisitation")
+# What is placed by text or attributes alone is placed among the factors of what people did, so these go with them.
+_COLLABORATIVE: Final = ("als", "ease", "next_item", "covisitation", "cold")
+_BY_FACTORS: Final = ("text_content_factor", "text_content_share_below")
+_BY_COUNTS: Final = ("user_mean_popularity", "popularity_against_user")
 
 
 @dataclass(frozen=True)
@@ -25,19 +29,31 @@ class Arm:
     """One ablation.
 
     settings: dotted settings in which it differs from the whole. keeps_models: whether it differs in candidates and
-    features alone. has_encoder: whether its text stage is another one.
+    features alone. keeps_candidates: whether it differs in features alone. has_encoder: whether its text stage is
+    another one.
     """
 
     settings: Callable[[Config], dict[str, object]]
     keeps_models: bool = True
+    keeps_candidates: bool = False
     has_encoder: bool = False
 
 
-def _without(group: str, *sources: str) -> Callable[[Config], dict[str, object]]:
-    return lambda config: {
-        "features.groups": [name for name in config.features.groups if name != group],
-        "retrieval.sources": [name for name in config.retrieval.sources if name not in sources],
-    }
+def _without(
+    group: str, *sources: str, columns: Mapping[str, Sequence[str]] | None = None
+) -> Callable[[Config], dict[str, object]]:
+    """Return the settings without a group, some sources, and some columns of other groups, by group."""
+
+    def settings(config: Config) -> dict[str, object]:
+        groups = [name for name in config.features.groups if name != group]
+        also = [name for other, names in (columns or {}).items() if other in groups for name in names]
+        return {
+            "features.groups": groups,
+            "features.without_columns": [*config.features.without_columns, *also],
+            "retrieval.sources": [name for name in config.retrieval.sources if name not in sources],
+        }
+
+    return settings
 
 
 WITHOUT_TEXT, WITHOUT_SEQUENCE = "without text", "without sequence"
@@ -45,10 +61,12 @@ ARMS: Final = {
     # Neither columns nor candidates from text, and no embedding behind the factors that content predicts.
     WITHOUT_TEXT: Arm(_without("text", "text"), keeps_models=False),
     "frozen text": Arm(lambda _: {"encoder.tune": "none"}, keeps_models=False, has_encoder=True),
-    "without collaborative": Arm(_without("collaborative", *_COLLABORATIVE)),
+    "without collaborative": Arm(_without("collaborative", *_COLLABORATIVE, columns={"text": _BY_FACTORS})),
     WITHOUT_SEQUENCE: Arm(_without("sequence", "sequence")),
-    "without session": Arm(_without("session")),
-    "without popularity": Arm(_without("popularity", "popular")),
+    "without session": Arm(_without("session"), keeps_candidates=True),
+    "without popularity": Arm(_without("popularity", "popular", columns={"user": _BY_COUNTS})),
+    "without item": Arm(_without("item"), keeps_candidates=True),
+    "without user": Arm(_without("user"), keeps_candidates=True),
 }
 
 
@@ -76,8 +94,12 @@ class TrialFits:
 def measure_trial(trial: Trial, fits: TrialFits, desk: Desk, *, name: str = "", only_full: bool = False) -> Measured:
     """Train on a trial's parts and return how the system does on its requests."""
     fit = train_on_past(fits.parts, desk, stage_key(trial.key, name))
+    return _measured(trial, fits, fit.ranker, desk, only_full=only_full)
+
+
+def _measured(trial: Trial, fits: TrialFits, ranker: Ranker, desk: Desk, *, only_full: bool) -> Measured:
     corpus = fits.test.corpus
-    path = RankingPath(fits.test.models(Fold.TEST).with_ranker(fit.ranker))
+    path = RankingPath(fits.test.models(Fold.TEST).with_ranker(ranker))
     seed = seed_for(corpus.config.seed, "evaluation")
     return measure_path(path, trial.requests, corpus, desk, seed, only_full=only_full)
 
@@ -91,6 +113,12 @@ def measure_arm(
     """
     arm, whole = ARMS[name], fits.parts[0].corpus.config
     settings = arm.settings(whole)
+    if arm.keeps_candidates:
+        # The rows are those of the whole, less some columns.
+        changed = fits.like(settings, desk)
+        columns = RankingPath(changed.parts[0].models(Fold.LABEL)).feature_names
+        fit = train_on_past(fits.parts, desk, stage_key(trial.key, ""), columns=columns)
+        return _measured(trial, changed, fit.ranker, desk, only_full=True)
     desk = replace(desk, work=WorkFolder(desk.work.folder / name.replace(" ", "-")))
     if arm.keeps_models:
         return measure_trial(trial, fits.like(settings, desk), desk, name=name, only_full=True)

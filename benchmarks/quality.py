@@ -31,12 +31,16 @@ from benchmarks.peers.registry import peers_for  # noqa: E402
 from benchmarks.peers.runner import Protocol, peer_task, run_peers, values_of  # noqa: E402
 from benchmarks.suites import SUITES, Suite, Trial  # noqa: E402
 from benchmarks.text_systems import (  # noqa: E402
+    FROZEN_FIELDS,
     FROZEN_TEXT,
     TF_IDF,
+    TUNED_FIELDS,
     TUNED_TEXT,
     Embedded,
+    encoded_texts,
     measure_profile,
     measure_regression,
+    one_text,
     tf_idf,
 )
 from recsys.config import Config  # noqa: E402
@@ -49,7 +53,6 @@ from training.candidates import candidate_recall  # noqa: E402
 from training.desk import Desk, seed_for  # noqa: E402
 from training.evaluation import FULL, Measured  # noqa: E402
 from training.progress import Reporter  # noqa: E402
-from training.text import run_text_stage  # noqa: E402
 from training.timings import StageClock  # noqa: E402
 from training.work import WorkFolder  # noqa: E402
 
@@ -92,20 +95,29 @@ class SuiteRun:
         measured = measure_trial(trial, fits, desk)
         if suite.reports_candidates and not self.candidates:
             self.candidates = desk.run("recall of the sources", lambda _: candidate_recall(fits.parts[0]))
-        measured = self._with_text_systems(measured, trial, desk)
+        measured = self._with_text_systems(measured, trial, dataset, desk)
         for name in arms_of(self.extras.arms, config):
             desk.reporter.say(f"-- {name}")
             arm = measure_arm(name, trial, fits, desk, lambda other, at: suite.trial(dataset, folder, other, at))
             measured = measured.beside(name, arm.results[FULL], arm.lists[FULL])
         return self._with_peers(measured, trial, fits, dataset, desk) if self.extras.peers else measured
 
-    def _with_text_systems(self, measured: Measured, trial: Trial, desk: Desk) -> Measured:
+    def _with_text_systems(self, measured: Measured, trial: Trial, dataset: Dataset, desk: Desk) -> Measured:
         """Return the figures with those of texts alone beside them; on items without behaviour by a regression."""
-        baseline = desk.run("tf-idf", lambda _: tf_idf(trial))
+        corpus = trial.parts[0]
+        data = one_text(dataset, corpus.config) if self.suite.hides_items else corpus.data
+        baseline = desk.run("tf-idf", lambda _: tf_idf(trial, data.catalogue.texts))
         if not self.suite.hides_items:
             return measured.beside(TF_IDF, *measure_profile(trial, baseline.test, measured))
-        frozen = self._frozen_text(trial, desk)
-        found = {f"text alone, {TF_IDF}": baseline, FROZEN_TEXT: frozen, TUNED_TEXT: Embedded.of(trial)}
+        apart = replace(desk, work=WorkFolder(desk.work.folder / "one-text"))
+        whole = replace(desk, work=WorkFolder(desk.work.folder / "all-fields"))
+        found = {
+            f"text alone, {TF_IDF}": baseline,
+            FROZEN_TEXT: encoded_texts(trial, data, apart, frozen=True),
+            TUNED_TEXT: encoded_texts(trial, data, apart, frozen=False),
+            FROZEN_FIELDS: encoded_texts(trial, corpus.data, whole, frozen=True),
+            TUNED_FIELDS: Embedded.of(trial),
+        }
         for name, embedded in found.items():
             metrics, lists, penalty = desk.run(
                 name, lambda _, embedded=embedded, so_far=measured: measure_regression(trial, embedded, so_far)
@@ -120,15 +132,6 @@ class SuiteRun:
             rng=np.random.default_rng(seed_for(trial.parts[0].config.seed, "text gain")),
         )
         return measured
-
-    @staticmethod
-    def _frozen_text(trial: Trial, desk: Desk) -> Embedded:
-        """Return the embeddings of the encoder as it was found: the same for every part, since it learns nothing."""
-        corpus = trial.parts[0]
-        config = corpus.config.with_overrides({"encoder.tune": "none"})
-        at = replace(desk, work=WorkFolder(desk.work.folder / "frozen-text-alone"))
-        vectors = run_text_stage(corpus.data, corpus.split, config, at, trial.key).embeddings
-        return Embedded([vectors] * len(trial.parts), vectors)
 
     def _with_peers(self, measured: Measured, trial: Trial, fits: TrialFits, dataset: Dataset, desk: Desk) -> Measured:
         corpus = fits.test.corpus

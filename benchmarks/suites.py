@@ -15,7 +15,7 @@ import polars as pl
 from recsys.config import Config
 from recsys.datasets import load_dataset
 from recsys.datasets.dataset import Dataset
-from recsys.datasets.encoded import EncodedData, encode_dataset
+from recsys.datasets.encoded import EncodedData, encode_dataset, request_rows
 from recsys.errors import DataError
 from recsys.schema import Col
 from recsys.splits import Fold, Split, make_split
@@ -28,6 +28,15 @@ from training.work import WorkFolder, stage_key
 
 _ALL: Final = 1_000_000
 _TEST_SHARE: Final = 0.25
+_EVERY_GROUP: Final = (
+    "without text",
+    "without collaborative",
+    "without sequence",
+    "without session",
+    "without popularity",
+    "without item",
+    "without user",
+)
 _NOTHING: Final = np.empty(0, np.int32)
 
 
@@ -66,7 +75,7 @@ class Suite:
     seeds: tuple[int, ...] | None = None
     metric: str = "ndcg@10"
     hides_items: bool = False
-    arms: tuple[str, ...] = ("without collaborative", "without sequence", "without session", "without popularity")
+    arms: tuple[str, ...] = _EVERY_GROUP
     reports_candidates: bool = False
 
 
@@ -129,12 +138,7 @@ def later_impressions(dataset: Dataset, _: Path, config: Config, desk: Desk) -> 
     data = encode_dataset(dataset, config.data)
     if data.impressions is None:
         raise DataError("this suite needs impressions, and the data has none; give it a MIND folder")
-    split = make_split(data.log, data.impressions, config.split)
-    test_ids = {data.impressions.request_id[r] for r in np.flatnonzero(split.request_fold == Fold.TEST)}
-    from_test = (
-        dataset.interactions[Col.REQUEST_ID].is_in(list(test_ids)).fill_null(value=False).to_numpy()[data.log.row]
-    )
-    split = replace(split, interaction_fold=np.where(from_test, Fold.TEST, split.interaction_fold).astype(np.int8))
+    split = make_split(data.log, data.impressions, config.split, came_with=request_rows(dataset, data))
     key = stage_key(dataset.fingerprint(), "impressions")
     corpus = _corpus(data, split, config, desk, key)
     return Trial([corpus], None, test_requests(corpus), key)
@@ -214,7 +218,6 @@ SUITES = {
                 "evaluation": {"max_requests": _ALL, "k": 10},
             },
             leave_one_out,
-            arms=("without text", "without collaborative", "without sequence", "without session"),
             reports_candidates=True,
         ),
         Suite(
@@ -242,7 +245,7 @@ SUITES = {
             cold_items,
             metric="ndcg@20",
             hides_items=True,
-            arms=("without text", "frozen text", "without collaborative"),
+            arms=("without text", "frozen text", "without collaborative", "without user"),
         ),
         Suite(
             "ml-100k-random",
@@ -290,14 +293,7 @@ SUITES = {
             },
             later_impressions,
             metric="auc",
-            arms=(
-                "without text",
-                "frozen text",
-                "without collaborative",
-                "without sequence",
-                "without session",
-                "without popularity",
-            ),
+            arms=("frozen text", *_EVERY_GROUP),
         ),
     )
 }

@@ -1,24 +1,30 @@
 """What texts alone achieve: systems that stand beside the whole in the suites' reports."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from benchmarks.suites import Trial
+from recsys.config import Config
+from recsys.datasets.dataset import Dataset
+from recsys.datasets.encoded import EncodedData, encode_dataset
 from recsys.evaluation.metrics import PerRequestMetrics
 from recsys.models.content_map import ContentMap
 from recsys.models.factors import ItemFactors
 from recsys.retrieval.asked import history_profile
+from recsys.schema import Col
 from recsys.splits import Fold
 from training.collaborative import fit_factors
-from training.desk import seed_for
+from training.desk import Desk, seed_for
 from training.evaluation import Measured, measure_scores
 from training.fitting import Corpus, known_to, requests_of
 from training.requests import LabelledRequest
+from training.text import run_text_stage
 from training.text_baseline import fit_text_baseline
+from training.work import WorkFolder, stage_key
 
 Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
@@ -26,6 +32,10 @@ Int32 = npt.NDArray[np.int32]
 TF_IDF: Final = "tf-idf"
 TUNED_TEXT: Final = "text alone, fine-tuned"
 FROZEN_TEXT: Final = "text alone, frozen"
+TUNED_FIELDS: Final = "all text fields, fine-tuned"
+FROZEN_FIELDS: Final = "all text fields, frozen"
+# What the protocol calls the text of an item; a preset may name more of its fields (people, year) to the encoder.
+_ONE_TEXT: Final = (Col.TITLE, Col.CATEGORIES, Col.DESCRIPTION)
 # Penalties tried on items hidden from the training; the best one is used for the test.
 PENALTIES: Final = (30.0, 100.0, 300.0, 1_000.0, 3_000.0, 10_000.0)
 _N_VALID: Final = 500
@@ -33,30 +43,52 @@ _N_VALID: Final = 500
 
 @dataclass(frozen=True)
 class Embedded:
-    """A catalogue's texts as embeddings `(n_items, d)`: for each part of a trial, and for its test."""
+    """A catalogue's texts as embeddings `(n_items, d)`: for the first part of a trial, and for its test."""
 
-    parts: Sequence[Float32]
+    part: Float32
     test: Float32
 
     @staticmethod
     def of(trial: Trial) -> "Embedded":
         """Return the embeddings that a trial works with."""
-        test = trial.parts[0] if trial.test is None else trial.test
-        return Embedded([part.item_embeddings for part in trial.parts], test.item_embeddings)
+        return Embedded(trial.parts[0].item_embeddings, _asked(trial).item_embeddings)
 
 
-def tf_idf(trial: Trial) -> Embedded:
+def tf_idf(trial: Trial, texts: Sequence[str]) -> Embedded:
     """Return the embeddings of a text model without any neural network."""
-    corpus = trial.parts[0]
-    rng = np.random.default_rng(seed_for(corpus.config.seed, "tf-idf"))
-    texts = corpus.data.catalogue.texts
+    rng = np.random.default_rng(seed_for(trial.parts[0].config.seed, "tf-idf"))
     vectors = fit_text_baseline(texts, rng=rng).encode(texts)
-    return Embedded([vectors] * len(trial.parts), vectors)
+    return Embedded(vectors, vectors)
+
+
+def one_text(dataset: Dataset, config: Config) -> EncodedData:
+    """Return a data set of which items have title, categories and description as their text, and no other field."""
+    fields = [name for name in _ONE_TEXT if name in dataset.items.columns]
+    return encode_dataset(dataset, config.with_overrides({"data.text_fields": fields}).data)
+
+
+def encoded_texts(trial: Trial, data: EncodedData, desk: Desk, *, frozen: bool) -> Embedded:
+    """Return the embeddings of an encoder that reads the texts of `data`, the trial's own data with other texts.
+
+    frozen: the encoder as it was found; else tuned for the part and for the test, each on what it may know.
+    """
+
+    def embeddings(corpus: Corpus, name: str) -> Float32:
+        config = corpus.config.with_overrides({"encoder.tune": "none"}) if frozen else corpus.config
+        visible = ~np.isin(data.log.item_idx, corpus.pseudo_cold_idx) if len(corpus.pseudo_cold_idx) else None
+        at = replace(desk, work=WorkFolder(desk.work.folder / name))
+        key = stage_key(trial.key, name, list(data.catalogue.texts[:100]))
+        return run_text_stage(data, corpus.split, config, at, key, visible=visible).embeddings
+
+    if frozen:
+        vectors = embeddings(_asked(trial), "frozen")
+        return Embedded(vectors, vectors)
+    return Embedded(embeddings(trial.parts[0], "tuned-part"), embeddings(_asked(trial), "tuned"))
 
 
 def measure_profile(trial: Trial, vectors: Float32, measured: Measured) -> tuple[PerRequestMetrics, Int32]:
     """Return how the cosine to the latest items of the history does on the trial's requests."""
-    corpus = trial.parts[0] if trial.test is None else trial.test
+    corpus = _asked(trial)
     scores = (vectors @ history_profile(vectors, labelled.request.history) for labelled in trial.requests)
     return _measure(scores, trial.requests, corpus, measured)
 
@@ -64,29 +96,35 @@ def measure_profile(trial: Trial, vectors: Float32, measured: Measured) -> tuple
 def measure_regression(trial: Trial, embedded: Embedded, measured: Measured) -> tuple[PerRequestMetrics, Int32, float]:
     """Return how a ridge regression from texts alone onto ALS item factors does on items without behaviour.
 
-    No attribute takes part. The penalty is chosen on the items that the trial's parts hide, and returned as well.
+    No attribute takes part. The penalty is chosen on the items that the trial's first part hides, and returned as well.
     """
     metric = f"ndcg@{2 * measured.lists['full'].shape[1]}"
-    tried = dict.fromkeys(PENALTIES, 0.0)
-    for corpus, vectors in zip(trial.parts, embedded.parts, strict=True):
-        rng = np.random.default_rng(seed_for(corpus.config.seed, "text alone"))
-        requests = list(requests_of(corpus, Fold.VALID, _N_VALID, rng))
-        factors = _factors(corpus, Fold.LABEL)
-        for penalty in PENALTIES:
-            scores = _regression_scores(corpus, Fold.LABEL, vectors, factors, penalty, requests)
-            result, _ = _measure(scores, requests, corpus, measured)
-            tried[penalty] += float(result.arrays()[metric].mean()) / len(trial.parts)
+    corpus = trial.parts[0]
+    rng = np.random.default_rng(seed_for(corpus.config.seed, "text alone"))
+    requests = list(requests_of(corpus, Fold.VALID, _N_VALID, rng))
+    factors = _factors(corpus, Fold.LABEL, embedded.part)
+    tried = {}
+    for penalty in PENALTIES:
+        scores = _regression_scores(corpus, Fold.LABEL, embedded.part, factors, penalty, requests)
+        result, _ = _measure(scores, requests, corpus, measured)
+        tried[penalty] = float(result.arrays()[metric].mean())
     best = max(tried, key=lambda penalty: tried[penalty])
-    corpus = trial.parts[0] if trial.test is None else trial.test
-    factors = _factors(corpus, Fold.TEST)
+    corpus = _asked(trial)
+    factors = _factors(corpus, Fold.TEST, embedded.test)
     scores = _regression_scores(corpus, Fold.TEST, embedded.test, factors, best, trial.requests)
     return *_measure(scores, trial.requests, corpus, measured), best
 
 
-def _factors(corpus: Corpus, fold: Fold) -> ItemFactors:
+def _asked(trial: Trial) -> Corpus:
+    """Return what is fitted on when the trial's requests are answered."""
+    return trial.parts[0] if trial.test is None else trial.test
+
+
+def _factors(corpus: Corpus, fold: Fold, vectors: Float32) -> ItemFactors:
+    """Return ALS factors; items of too little behaviour to have their own are placed by the same texts."""
     log = corpus.data.log.select(known_to(corpus, fold))
     seed = seed_for(corpus.config.seed, "factors")
-    return fit_factors(log, corpus.data.catalogue, corpus.item_embeddings, corpus.config, seed)
+    return fit_factors(log, corpus.data.catalogue.without_attributes(), vectors, corpus.config, seed)
 
 
 def _regression_scores(

@@ -12,6 +12,7 @@ import numpy as np
 
 from features import collaborative, item, popularity, sequence, session, text, user
 from features.context import Float32, Int32, ItemTable, RequestContext
+from recsys.errors import ConfigError
 from recsys.histories import History, Request
 from recsys.models.fitted import FittedModels
 
@@ -40,11 +41,26 @@ GROUPS: Final[dict[str, FeatureGroup]] = {
 
 
 def feature_names(models: FittedModels, items: ItemTable) -> dict[str, str]:
-    """Return every column's name with its group, in column order."""
+    """Return every column's name with its group, in column order.
+
+    Raises:
+        ConfigError: `features.without_columns` names a column that there is not.
+    """
     empty = RequestContext.build(models, items, Request(History.empty(), 0), np.empty(0, np.int32))
+    names = _all_names(empty)
+    left_out = models.config.features.without_columns
+    if unknown := [name for name in left_out if name not in names]:
+        raise ConfigError(
+            f"features.without_columns names {', '.join(unknown)}, which is no column here; the columns are: "
+            f"{', '.join(names)}"
+        )
+    return {name: group for name, group in names.items() if name not in left_out}
+
+
+def _all_names(context: RequestContext) -> dict[str, str]:
     names: dict[str, str] = {}
-    for group in models.config.features.groups:
-        for name in GROUPS[group].names(empty):
+    for group in context.models.config.features.groups:
+        for name in GROUPS[group].names(context):
             # Attribute names are the user's; LightGBM allows no punctuation in a feature's name.
             plain = re.sub(r"\W+", "_", name)
             names[plain if plain not in names else f"{plain}_{len(names)}"] = group
@@ -68,4 +84,7 @@ def feature_rows(
         else GROUPS[group].compute(context)
         for group in models.config.features.groups
     ]
-    return np.ascontiguousarray(np.hstack(columns), dtype=np.float32)
+    rows = np.hstack(columns)
+    if left_out := models.config.features.without_columns:
+        rows = rows[:, [name not in left_out for name in _all_names(context)]]
+    return np.ascontiguousarray(rows, dtype=np.float32)

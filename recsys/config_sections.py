@@ -210,6 +210,9 @@ class FeatureConfig(Section):
         min_length=1,
         description="Feature groups in use.",
     )
+    without_columns: tuple[str, ...] = Field(
+        default=(), description="Columns of these groups to leave out, by the names that the feature importance shows."
+    )
 
 
 class RankerConfig(Section):

@@ -4,7 +4,7 @@ FIT feeds everything that is fitted; LABEL holds the outcomes of the ranker's tr
 early; TEST measures. Models that feed rows of a fold are fitted on earlier folds only.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import IntEnum
 
@@ -32,7 +32,8 @@ class Fold(IntEnum):
 class Split:
     """Folds of interactions `(len(log),)` and, where there are impressions, of requests; int8 values of `Fold`.
 
-    boundaries_us: int64 `(3,)`, when LABEL, VALID and TEST begin; None for `leave_last`.
+    boundaries_us: int64 `(3,)`, when LABEL, VALID and TEST begin; None for `leave_last`. An interaction of the test may
+    be dated before the test begins, see `make_split`.
     """
 
     interaction_fold: Int8
@@ -43,9 +44,25 @@ class Split:
         """Return which interactions may be known when rows of `fold` are made: those of earlier folds."""
         return self.interaction_fold < fold
 
+    def in_time(self, timestamp_us: Int64) -> npt.NDArray[np.bool_]:
+        """Return which interactions, at times `(len(log),)`, lie in their fold by the clock; all for `leave_last`."""
+        if self.boundaries_us is None:
+            return np.ones(len(timestamp_us), np.bool_)
+        return np.searchsorted(self.boundaries_us, timestamp_us, side="right") == self.interaction_fold
 
-def make_split(log: InteractionLog, impressions: ImpressionLog | None, config: SplitConfig) -> Split:
+
+def make_split(
+    log: InteractionLog,
+    impressions: ImpressionLog | None,
+    config: SplitConfig,
+    *,
+    came_with: npt.NDArray[np.int32] | None = None,
+) -> Split:
     """Split a log by the calendar or by each user's last interactions.
+
+    came_with: the request that each interaction came with, int32 `(len(log),)`, -1 for none, see
+    `recsys.datasets.encoded.request_rows`. What came with a request of the test belongs to the test, though it be
+    dated before: histories are told with the lists that they precede, and nobody knew of them until then.
 
     Raises:
         DataError: a fold would be empty.
@@ -57,6 +74,11 @@ def make_split(log: InteractionLog, impressions: ImpressionLog | None, config: S
         split = Split(_leave_last_folds(log, config), None, None)
     else:
         split = _time_split(log, impressions, config)
+        if came_with is not None and split.request_fold is not None and len(came_with):
+            from_test = (came_with >= 0) & (split.request_fold[came_with] == Fold.TEST)
+            split = replace(
+                split, interaction_fold=np.where(from_test, Fold.TEST, split.interaction_fold).astype(np.int8)
+            )
     _check_not_empty(split, config)
     check_no_overlap(split, log, impressions)
     return split
@@ -121,7 +143,8 @@ def _check_not_empty(split: Split, config: SplitConfig) -> None:
 def check_no_overlap(split: Split, log: InteractionLog, impressions: ImpressionLog | None) -> None:
     """Raise `LeakageError` when something of a later fold lies before something of an earlier one.
 
-    For a time split that is a matter of the clock, for leave_last of each user's own order.
+    For a time split that is a matter of the clock, for leave_last of each user's own order. Interactions of the test
+    may be dated before it, see `make_split`.
     """
     if split.boundaries_us is None:
         same_user = log.user_idx[1:] == log.user_idx[:-1]
@@ -136,7 +159,7 @@ def check_no_overlap(split: Split, log: InteractionLog, impressions: ImpressionL
     for what, times, folds in parts:
         for fold, boundary in zip((Fold.LABEL, Fold.VALID, Fold.TEST), split.boundaries_us, strict=True):
             late = times[folds < fold]
-            early = times[folds >= fold]
+            early = times[(folds >= fold) & ((folds < Fold.TEST) | (what == "requests"))]
             if (len(late) and late.max() >= boundary) or (len(early) and early.min() < boundary):
                 raise LeakageError(
                     f"{what} of fold {fold.name} overlap an earlier fold at {boundary} µs; the split is broken"

@@ -54,14 +54,14 @@ class Measured:
     """Systems on the same requests, before anything is averaged.
 
     results: per system, one row per request. lists: system → int32 `(n_requests, k)`. histories: item rows per
-    request. items: what lists are judged by. masks: slice → bool `(n_requests,)`. orders_given: whether the requests
-    only order given items.
+    request. items: what lists are judged by, and for how many requests. masks: slice → bool `(n_requests,)`.
+    orders_given: whether the requests only order given items.
     """
 
     results: dict[str, PerRequestMetrics]
     lists: dict[str, Int32]
     histories: list[Int32]
-    items: ItemFacts
+    items: list[tuple[int, ItemFacts]]
     masks: dict[str, npt.NDArray[np.bool_]]
     orders_given: bool
 
@@ -82,6 +82,7 @@ class Measured:
             results=results,
             lists={name: np.concatenate([part.lists[name] for part in parts]) for name in names},
             histories=[history for part in parts for history in part.histories],
+            items=[facts for part in parts for facts in part.items],
             masks={name: np.concatenate([part.masks[name] for part in parts]) for name in parts[0].masks},
         )
 
@@ -146,7 +147,8 @@ def measure_systems(
         if on_progress is not None:
             on_progress(place + 1, len(requests))
     histories = [labelled.request.history.item_idx for labelled in requests]
-    return Measured(results, lists, histories, item_facts(path), _masks(path, requests), as_lists)
+    items = [(len(requests), item_facts(path))]
+    return Measured(results, lists, histories, items, _masks(path, requests), as_lists)
 
 
 def evaluate(

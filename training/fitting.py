@@ -98,7 +98,8 @@ def fit_models(
     if fold is not None and split.boundaries_us is not None:
         # The rows of VALID are made with the models of LABEL; both may count what came before each of them.
         last = Fold.VALID if fold == Fold.LABEL else fold
-        counted = (split.interaction_fold <= last) & ~_is_hidden(corpus, fold)
+        # What only came with the test, though dated before it, would be counted at moments that did not know it.
+        counted = (split.interaction_fold <= last) & split.in_time(log.timestamp_us) & ~_is_hidden(corpus, fold)
         shown = None if split.request_fold is None else split.request_fold <= last
     hidden_idx = corpus.pseudo_cold_idx if fold == Fold.LABEL else np.empty(0, np.int32)
     fitted_on = log.select(known)

@@ -11,7 +11,7 @@ from recsys.bundle import write_bundle
 from recsys.config import Config
 from recsys.datasets import load_dataset
 from recsys.datasets.dataset import Dataset
-from recsys.datasets.encoded import encode_dataset
+from recsys.datasets.encoded import encode_dataset, request_rows
 from recsys.evaluation.report import SuiteReport
 from recsys.models.fitted import FittedModels
 from recsys.splits import make_split
@@ -89,7 +89,7 @@ def train(
     for note, count in dataset.notes.items():
         reporter.say(f"  note: {count} × {note}")
     data = encode_dataset(dataset, config.data)
-    split = make_split(data.log, data.impressions, config.split)
+    split = make_split(data.log, data.impressions, config.split, came_with=request_rows(dataset, data))
     work = WorkFolder(runs_folder / f"{dataset.name}-{whole_key[:12]}")
     with TrainingRun(config, run_name=dataset.name, tags={"data.format": dataset.format}) as run:
         run.log_dataset(dataset.name, fingerprint, _counts(dataset))

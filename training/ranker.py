@@ -1,7 +1,7 @@
 """Makes the ranker's rows from past requests and trains LightGBM on them."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -55,6 +55,11 @@ class RankerRows:
             position = file["position"] if len(file["position"]) else None
             names = tuple(str(name) for name in file["feature_names"])
             return RankerRows(file["features"], file["label"], file["group"], position, names)
+
+    def only(self, names: Sequence[str]) -> "RankerRows":
+        """Return the same rows with some of their columns, in the order of `names`."""
+        places = [self.feature_names.index(name) for name in names]
+        return replace(self, features=np.ascontiguousarray(self.features[:, places]), feature_names=tuple(names))
 
     @staticmethod
     def join(parts: Sequence["RankerRows"]) -> "RankerRows":

@@ -21,7 +21,7 @@ from training.work import stage_key
 _ROW_SETTINGS: Final = {"rows", "max_requests", "negatives_per_request", "pseudo_cold_share", "graded"}
 
 
-def train_on_past(parts: Sequence[Fits], desk: Desk, key: str) -> RankerFit:
+def train_on_past(parts: Sequence[Fits], desk: Desk, key: str, *, columns: Sequence[str] | None = None) -> RankerFit:
     """Return a ranker whose training rows come from models that have not seen their labels.
 
     Args:
@@ -29,6 +29,7 @@ def train_on_past(parts: Sequence[Fits], desk: Desk, key: str) -> RankerFit:
             learned from together, `ranker.max_requests` shared among them.
         desk: where the rows are kept, and used again while all they are computed with is the same.
         key: hash of the data and of what else is particular to the caller.
+        columns: the features to learn from; all of them by default.
     """
     config = parts[0].corpus.config
     made = [_rows_of_part(part, number, len(parts), desk, key) for number, part in enumerate(parts)]
@@ -36,11 +37,11 @@ def train_on_past(parts: Sequence[Fits], desk: Desk, key: str) -> RankerFit:
     if parts[0].corpus.rows == "cold" and len(parts) > 1:
         # Users divide the rows of a part, but it is items that differ at the test: the last part's stop the training.
         train, valid = train[:-1], valid[-1:]
+    to_train, to_stop = RankerRows.join(train), RankerRows.join(valid)
+    if columns is not None:
+        to_train, to_stop = to_train.only(columns), to_stop.only(columns)
     seed = seed_for(config.seed, "ranker")
-    return desk.run(
-        "ranker",
-        lambda advance: train_ranker(RankerRows.join(train), RankerRows.join(valid), config.ranker, seed, advance),
-    )
+    return desk.run("ranker", lambda advance: train_ranker(to_train, to_stop, config.ranker, seed, advance))
 
 
 def _rows_of_part(part: Fits, number: int, n_parts: int, desk: Desk, key: str) -> tuple[RankerRows, RankerRows]:

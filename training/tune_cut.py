@@ -10,7 +10,7 @@ import polars as pl
 from recsys.catalogue import Catalogue
 from recsys.config import Config
 from recsys.datasets.dataset import Dataset
-from recsys.datasets.encoded import EncodedData, encode_dataset
+from recsys.datasets.encoded import EncodedData, encode_dataset, request_rows
 from recsys.errors import LeakageError
 from recsys.schema import Col
 from recsys.splits import Fold, Split, make_split
@@ -44,7 +44,7 @@ def without_test(dataset: Dataset, config: Config) -> PastData:
     holds. Only the moments of a split by shares are those of the whole log; `split.test_from` fixes them.
     """
     data = encode_dataset(dataset, config.data)
-    split = make_split(data.log, data.impressions, config.split)
+    split = make_split(data.log, data.impressions, config.split, came_with=request_rows(dataset, data))
     row_fold = np.full(dataset.interactions.height, Fold.TEST, np.int8)  # rows that weigh nothing go with the test
     row_fold[data.log.row] = split.interaction_fold
     interactions = dataset.interactions.filter(pl.Series(row_fold < Fold.TEST))

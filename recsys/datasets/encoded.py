@@ -50,6 +50,22 @@ def encode_dataset(dataset: Dataset, config: DataConfig) -> EncodedData:
     )
 
 
+def request_rows(dataset: Dataset, data: EncodedData) -> npt.NDArray[np.int32] | None:
+    """Return the request that each row of the log came with, int32 `(len(data.log),)`, -1 for none.
+
+    Rows of `data.impressions`; None where there are no impressions. A click names the list it was made in, and an item
+    of a history that came with a list names that list.
+    """
+    if data.impressions is None or Col.REQUEST_ID not in dataset.interactions.columns:
+        return None
+    known = pl.DataFrame(
+        {"id": data.impressions.request_id, "idx": np.arange(len(data.impressions), dtype=np.int32)},
+        schema={"id": pl.String, "idx": pl.Int32},
+    )
+    named = dataset.interactions.select(pl.col(Col.REQUEST_ID).cast(pl.String).alias("id"))[data.log.row]
+    return named.join(known, on="id", how="left", maintain_order="left")["idx"].fill_null(-1).to_numpy()
+
+
 def _rows(ids: pl.Series, id_map: IdMap) -> npt.NDArray[np.int32]:
     """Translate a column of ids that are all known; a join, since a dict look-up per row is slow."""
     table = pl.DataFrame({"id": list(id_map.ids), "idx": np.arange(len(id_map), dtype=np.int32)})

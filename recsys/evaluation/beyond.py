@@ -150,7 +150,7 @@ def miscalibration(
 def compare_lists(
     lists: Mapping[str, npt.NDArray[np.integer]],
     histories: Sequence[npt.NDArray[np.integer]],
-    items: ItemFacts,
+    items: ItemFacts | Sequence[tuple[int, ItemFacts]],
     *,
     clusters: npt.NDArray[Any],
     n_bootstrap: int = 1000,
@@ -165,20 +165,23 @@ def compare_lists(
     Args:
         lists: system → int item rows `(n_requests, k)`, -1 as padding; the same requests in the same order.
         histories: one array of item rows per request.
-        items: what is known of the items.
+        items: what is known of the items; or, where what is known differs, how many requests each of them is for, one
+            after the other, all of one catalogue.
         clusters: the user of each request, `(n_requests,)`.
         n_bootstrap: resamples of users. confidence: coverage aimed at.
         rng: source of the resamples.
 
     Raises:
-        EvaluationError: as `beyond_accuracy`, or systems with lists of different shapes.
+        EvaluationError: as `beyond_accuracy`, systems with lists of different shapes, or items of other requests.
     """
     _check_same_shape(lists, len(clusters))
     seed = int(rng.integers(2**63))
-    found = {name: beyond_accuracy(rows, histories, items) for name, rows in lists.items()}
+    parts = [(len(clusters), items)] if isinstance(items, ItemFacts) else list(items)
+    found = {name: _judged(rows, histories, parts) for name, rows in lists.items()}
     per_request = {name: one.per_request for name, one in found.items()}
     settings: dict[str, Any] = {"clusters": clusters, "n_bootstrap": n_bootstrap, "confidence": confidence}
-    resampled = _resampled_aggregates(lists, len(items), clusters, n_bootstrap, np.random.default_rng(seed))
+    n_items = len(parts[0][1])
+    resampled = _resampled_aggregates(lists, n_items, clusters, n_bootstrap, np.random.default_rng(seed))
     systems: Table = {}
     differences: Table = {}
     for name, one in found.items():
@@ -196,6 +199,29 @@ def compare_lists(
             draws = resampled[_REFERENCE][metric] - resampled[name][metric]
             differences[name][metric] = _around(gap, draws, len(clusters), confidence, lowest=-1.0)
     return systems, differences
+
+
+def _judged(
+    lists: npt.NDArray[np.integer],
+    histories: Sequence[npt.NDArray[np.integer]],
+    parts: Sequence[tuple[int, ItemFacts]],
+) -> BeyondAccuracy:
+    """Return the figures of requests that are judged by different facts: each by its own, all lists together."""
+    ends = np.cumsum([n for n, _ in parts])
+    if not len(ends) or ends[-1] != len(lists) or len({len(items) for _, items in parts}) != 1:
+        raise EvaluationError(
+            f"{len(lists)} lists, but items for {[n for n, _ in parts]} of them, "
+            f"with {[len(i) for _, i in parts]} rows; pass the facts of one catalogue for every request"
+        )
+    found = [
+        beyond_accuracy(lists[end - n : end], histories[end - n : end], items)
+        for end, (n, items) in zip(ends, parts, strict=True)
+    ]
+    k, n_items = lists.shape[1], len(parts[0][1])
+    return BeyondAccuracy(
+        {metric: np.concatenate([one.per_request[metric] for one in found]) for metric in found[0].per_request},
+        {f"coverage@{k}": coverage(lists, n_items), f"gini@{k}": gini_of_exposure(lists, n_items)},
+    )
 
 
 def _gaps(first: Mapping[str, Float64], second: Mapping[str, Float64]) -> dict[str, Float64]:

@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -186,6 +187,28 @@ def test_every_system_has_every_figure_with_bounds_around_it() -> None:
     # Lists that are all alike leave nothing to chance.
     gini = systems["popular"]["gini@2"]
     assert (gini.lo, gini.mean, gini.hi) == pytest.approx((4 / 6, 4 / 6, 4 / 6))
+
+
+def test_requests_of_several_splits_are_each_judged_by_what_was_known_in_theirs() -> None:
+    lists = np.array([[0, 1], [2, 3], [3, 4], [0, 5]], np.int32)
+    others = replace(FACTS, counts=np.roll(FACTS.counts, 1))
+    settings = {"clusters": np.arange(4), "n_bootstrap": 50}
+    systems, _ = compare_lists(
+        {"full": lists}, [rows(0)] * 4, [(1, FACTS), (3, others)], rng=np.random.default_rng(1), **settings
+    )
+
+    first = beyond_accuracy(lists[:1], [rows(0)], FACTS)
+    then = beyond_accuracy(lists[1:], [rows(0)] * 3, others)
+    pooled = beyond_accuracy(lists, [rows(0)] * 4, FACTS)
+    for metric, values in first.per_request.items():
+        expected = np.nanmean(np.concatenate([values, then.per_request[metric]]))
+        assert systems["full"][metric].mean == pytest.approx(expected)
+    for metric, value in pooled.aggregates.items():
+        assert systems["full"][metric].mean == value
+    with pytest.raises(EvaluationError, match=r"4 lists, but items for \[1, 2\] of them"):
+        compare_lists(
+            {"full": lists}, [rows(0)] * 4, [(1, FACTS), (2, others)], rng=np.random.default_rng(1), **settings
+        )
 
 
 def test_the_same_lists_do_not_differ() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from recsys.config import DataConfig
 from recsys.datasets.dataset import Dataset
-from recsys.datasets.encoded import encode_dataset
+from recsys.datasets.encoded import encode_dataset, request_rows
 from recsys.schema import IMPRESSIONS, INTERACTIONS, TIMESTAMP
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
@@ -189,3 +189,21 @@ def test_items_that_nobody_touched_have_rows() -> None:
     data = encode_dataset(Dataset(ITEMS, INTERACTED.filter(pl.col("item_id") == "z")), DataConfig())
 
     assert data.log.item_counts().tolist() == [0, 0, 1]
+
+
+def test_each_interaction_names_the_request_it_came_with() -> None:
+    interactions = INTERACTED.with_columns(pl.Series("request_id", ["r2", None, "r1", "r1", "gone"], dtype=pl.String))
+    impressions = _impressions(
+        [("r1", "ann", 0, "x", 1, True), ("r1", "ann", 0, "y", 2, False), ("r2", "bob", 5, "z", 1, False)]
+    )
+    dataset = Dataset(ITEMS, interactions, impressions)
+    data = encode_dataset(dataset, DataConfig(event_weights=WEIGHTS))
+    found = request_rows(dataset, data)
+
+    assert found is not None
+    named = interactions["request_id"].to_list()
+    assert [named[row] for row in data.log.row] == [None, "r1", "r2", "r1"]
+    assert found.tolist() == [-1, 0, 1, 0]
+    assert (
+        request_rows(Dataset(ITEMS, interactions), encode_dataset(Dataset(ITEMS, interactions), DataConfig())) is None
+    )

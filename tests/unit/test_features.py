@@ -14,6 +14,7 @@ from features.path import RankingPath
 from recsys.catalogue import Catalogue
 from recsys.config import Config
 from recsys.counters import BucketCounts, Counters
+from recsys.errors import ConfigError
 from recsys.histories import History, InteractionLog, Request
 from recsys.ids import IdMap
 from recsys.models.covisitation import Covisitation
@@ -382,6 +383,26 @@ def test_names_have_no_punctuation_and_do_not_repeat() -> None:
     assert all(name.replace("_", "").isalnum() for name in names)
     assert "item_preis_größe" in names
     assert set(names.values()) == {"text", "collaborative", "sequence", "session", "popularity", "item", "user"}
+
+
+def test_columns_can_be_left_out_by_name() -> None:
+    models, request = _models(), Request(_history([0, 1], [20, 10]), START_US + 10 * HOUR_US, 0)
+    whole = RankingPath(models)
+    without = ["text_last", "popularity_all"]
+    config = models.config.with_overrides({"features.without_columns": without})
+    path = RankingPath(replace(models, config=config))
+
+    kept = [place for place, name in enumerate(whole.feature_names) if name not in without]
+    assert path.feature_names == tuple(whole.feature_names[place] for place in kept)
+    assert np.array_equal(path.rows(request, ALL), whole.rows(request, ALL)[:, kept], equal_nan=True)
+
+
+def test_a_column_that_there_is_not_cannot_be_left_out() -> None:
+    models = _models()
+    config = models.config.with_overrides({"features.without_columns": ["text_lst"]})
+
+    with pytest.raises(ConfigError, match="names text_lst, which is no column here; the columns are: t"):
+        RankingPath(replace(models, config=config))
 
 
 def test_similar_items_are_near_in_text_and_in_behaviour() -> None:

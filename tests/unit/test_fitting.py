@@ -90,6 +90,24 @@ def test_counters_of_a_time_split_reach_to_the_end_of_what_is_read_with_them(tin
         assert counted.sum() == weight[split.interaction_fold <= last].sum()
 
 
+@pytest.mark.parametrize("fold", [Fold.LABEL, Fold.TEST])
+def test_what_came_with_the_test_but_is_dated_before_it_is_counted_nowhere(tiny_corpus: Corpus, fold: Fold) -> None:
+    split = tiny_corpus.split
+    moved = np.flatnonzero(split.interaction_fold == Fold.FIT)[::3]
+    fold_of = split.interaction_fold.copy()
+    fold_of[moved] = Fold.TEST
+    corpus = replace(tiny_corpus, split=replace(split, interaction_fold=fold_of))
+    everything = np.arange(len(corpus.data.catalogue))
+    weight = np.round(corpus.data.log.weight.astype(np.float64) * 1024) / 1024
+    last = Fold.VALID if fold == Fold.LABEL else fold
+
+    models = fit_models(corpus, fold, SEED)
+
+    counted = split.interaction_fold <= last
+    counted[moved] = False
+    assert _counted(models, "interactions", everything).sum() == weight[counted].sum()
+
+
 def test_counters_of_leave_last_hold_only_what_is_known(leave_last: Corpus) -> None:
     models = fit_models(leave_last, Fold.LABEL, SEED)
     everything = np.arange(len(models.catalogue))

@@ -69,6 +69,16 @@ def test_impressions_set_the_calendar_that_interactions_follow() -> None:
     assert _by_time(log, split) == [0, 0, 0, 0, 0, 3, 3, 3]
 
 
+def test_what_came_with_a_request_of_the_test_belongs_to_the_test_however_it_is_dated() -> None:
+    log = _log([0, 1, 2, 3, 4, 56], users=[0] * 6)
+    config = SplitConfig(test_share=0.2, valid_share=0.2, label_share=0.3)
+    came_with = np.array([8, -1, 0, 5, 7, -1], np.int32)  # requests 8 and 9 are the test
+    split = make_split(log, _impressions(list(range(50, 60))), config, came_with=came_with)
+
+    assert split.interaction_fold.tolist() == [3, 0, 0, 0, 0, 2]
+    assert split.in_time(log.timestamp_us).tolist() == [False, True, True, True, True, True]
+
+
 def test_the_test_begins_at_the_moment_given_and_the_shares_divide_what_is_before() -> None:
     midnight = 1_573_603_200 * SECOND  # 2019-11-13T00:00Z
     log = _log([midnight - 10 + i for i in range(10)] + [midnight, midnight + 1])
@@ -160,7 +170,7 @@ def test_impressions_without_earlier_interactions_leave_nothing_to_fit_on() -> N
 BOUNDARIES = np.array([30, 50, 70], np.int64)
 
 
-@pytest.mark.parametrize(("row", "fold"), [(0, Fold.LABEL), (2, Fold.FIT), (3, Fold.TEST), (6, Fold.VALID)])
+@pytest.mark.parametrize(("row", "fold"), [(0, Fold.LABEL), (2, Fold.FIT), (3, Fold.VALID), (6, Fold.VALID)])
 def test_an_interaction_in_the_wrong_fold_of_a_time_split_is_found(row: int, fold: Fold) -> None:
     log = _log([10, 20, 30, 40, 50, 60, 70], [0] * 7)
     folds = np.array([0, 0, 1, 1, 2, 2, 3], np.int8)

@@ -1,6 +1,7 @@
 """What the suites hold back: nothing of the test is in what a trial is trained on."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks import suites
-from benchmarks.suites import SUITES, cold_items, load_with_plots, random_holdout
+from benchmarks.suites import SUITES, cold_items, later_impressions, load_with_plots, random_holdout
 from recsys.config import Config
 from recsys.datasets.dataset import Dataset
 from recsys.datasets.encoded import EncodedData
@@ -123,6 +124,33 @@ def test_a_random_holdout_tests_a_quarter_of_each_user_and_labels_each_part_of_t
     for part in trial.parts:
         assert (part.split.interaction_fold[is_test] == Fold.TEST).all()
         assert not known_to(part, Fold.LABEL)[is_test | (part.split.interaction_fold == Fold.LABEL)].any()
+
+
+def test_histories_that_come_with_the_test_feed_nothing_before_it(tmp_path: Path, desk: Desk) -> None:
+    dataset = _dataset()
+    day = 86_400_000_000
+    shown = pl.DataFrame(
+        {
+            Col.REQUEST_ID: [f"r{n}" for n in range(40)],
+            Col.USER_ID: [f"u{n % N_USERS:02}" for n in range(40)],
+            Col.TIMESTAMP: pl.Series([(n + 1) * day for n in range(40)]).cast(pl.Datetime("us", "UTC")),
+            Col.ITEM_ID: [f"i{n % N_ITEMS}" for n in range(40)],
+            Col.POSITION: [1] * 40,
+            Col.CLICKED: [True] * 40,
+        }
+    )
+    # Every user's history is dated before all requests; those of every other user are told with the last one.
+    told = pl.col(Col.USER_ID).str.slice(1).cast(pl.Int64) % 2 == 0
+    interactions = dataset.interactions.with_columns(
+        pl.when(told).then(pl.lit("r39")).otherwise(pl.lit("r0")).alias(Col.REQUEST_ID)
+    )
+    config = _config("mind-zh-impressions", **{"split.test_from": "1970-01-31T00:00"})
+    trial = later_impressions(replace(dataset, interactions=interactions, impressions=shown), tmp_path, config, desk)
+
+    corpus = trial.parts[0]
+    known = set(corpus.data.log.user_idx[known_to(corpus, Fold.TEST)].tolist())
+    assert known == set(range(1, N_USERS, 2))
+    assert not corpus.split.in_time(corpus.data.log.timestamp_us)[~known_to(corpus, Fold.TEST)].any()
 
 
 def test_another_seed_draws_another_test(tmp_path: Path, desk: Desk) -> None:
