@@ -13,7 +13,9 @@ class EncoderConfig(Section):
     kind: Literal["pretrained", "small", "auto"] = Field(
         default="auto",
         description="`pretrained` starts from `model`; `small` trains an encoder from the catalogue's own text; "
-        "`auto` takes `small` where most of the catalogue's letters are outside the Latin script, else `pretrained`.",
+        "`auto` takes `small` where most of the catalogue's letters are outside the Latin script, else `pretrained`. "
+        "Where no item has any text, there is no encoder; but unless it is `small`, one reads reviews that are to be "
+        "weighed (data.sentiment).",
     )
     model: str = Field(
         default="sentence-transformers/all-MiniLM-L6-v2",

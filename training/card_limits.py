@@ -84,6 +84,8 @@ def _limits_of_text(facts: CardFacts) -> Iterator[str]:
     without = sum(not text.strip() for text in texts)
     if texts and without / len(texts) >= _MANY_WITHOUT_TEXT:
         yield f"{without / len(texts):.0%} of the items have no text; without behaviour they cannot be found by it."
+    if not facts.has_encoder:
+        return
     curve = held_out(facts)
     if not curve:
         yield "The encoder was not tuned on this log, or nothing was held out to say whether that helped."

@@ -17,6 +17,7 @@ from recsys.splits import make_split
 from training.card_facts import CardFacts, non_defaults
 from training.card_limits import limits
 from training.model_card import best_part, card_summary, model_card
+from training.text import TextStage
 
 NAN = math.nan
 CURVE = [
@@ -153,6 +154,14 @@ def test_the_encoder_is_told_before_and_after(made: CardFacts, card: str) -> Non
     told = model_card(replace(made, encoder=ENCODER | {"mean_cosine": 0.8125, "objective": "gram"}))
     assert "| mean cosine of an item's embeddings before and after | 0.812 |" in told
     assert "| objective | gram |" in told
+
+
+def test_a_catalogue_without_text_is_told_to_have_no_encoder(made: CardFacts) -> None:
+    bare = replace(made, encoder=TextStage.without_text(3).report)
+
+    assert "There is none: no item has any text." in section(model_card(bare), "The text encoder before and after")
+    assert "Text encoder: none, since no item has any text." in card_summary(bare)
+    assert "The encoder" not in " ".join(limits(bare))
 
 
 def test_an_encoder_that_was_not_tuned_is_told_as_it_is(made: CardFacts) -> None:
