@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from recsys.config_base import Count, Positive, Section, Share
+from recsys.config_base import Count, Positive, Section, Share, Switch
 
 
 class EncoderConfig(Section):
@@ -13,7 +13,9 @@ class EncoderConfig(Section):
     kind: Literal["pretrained", "small", "auto"] = Field(
         default="auto",
         description="`pretrained` starts from `model`; `small` trains an encoder from the catalogue's own text; "
-        "`auto` takes `small` where most of the catalogue's letters are outside the Latin script, else `pretrained`.",
+        "`auto` takes `small` where most of the catalogue's letters are outside the Latin script, else `pretrained`. "
+        "Where no item has any text, there is no encoder; but unless it is `small`, one reads reviews that are to be "
+        "weighed (data.sentiment).",
     )
     model: str = Field(
         default="sentence-transformers/all-MiniLM-L6-v2",
@@ -61,7 +63,7 @@ class EncoderConfig(Section):
         default=2, description="Evaluations without a better held-out loss after which tuning stops."
     )
     evaluations_per_epoch: Count = Field(default=2, description="How often the held-out loss is taken in an epoch.")
-    mixed_precision: Literal["auto", "on", "off"] = Field(
+    mixed_precision: Switch = Field(
         default="auto", description="bfloat16 autocast: auto uses it where the processor or GPU has it natively."
     )
     device: str = Field(default="auto", description="`auto`, `cpu`, `cuda` or `cuda:N`.")
@@ -106,7 +108,7 @@ class SequenceConfig(Section):
     learning_rate: Positive = Field(default=3e-3, description="Peak learning rate of AdamW.")
     weight_decay: Annotated[float, Field(ge=0)] = Field(default=0.01, description="Decoupled weight decay (L2).")
     warmup_share: Share = Field(default=0.1, description="Share of the steps over which the learning rate rises.")
-    mixed_precision: Literal["auto", "on", "off"] = Field(
+    mixed_precision: Switch = Field(
         default="auto", description="bfloat16 in matrix products: auto uses it where the processor or GPU has it."
     )
     device: str = Field(default="auto", description="`auto`, `cpu`, `cuda` or `cuda:N`.")

@@ -3,17 +3,12 @@
 Every field carries the sentence that the configuration reference in docs/ is generated from.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from recsys.config_base import Count, Positive, Section, Share
+from recsys.config_base import Count, Positive, Section, Share, Switch
 from recsys.schema import DEFAULT_EVENT_WEIGHTS
-
-
-def _switch(value: Any) -> Any:
-    """Return `on` and `off` for the Booleans that YAML reads them as."""
-    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
 
 
 class DataConfig(Section):
@@ -31,7 +26,7 @@ class DataConfig(Section):
     min_rating: float | None = Field(
         default=None, description="Ratings below this value are no positive behaviour and are left out. null keeps all."
     )
-    sentiment: Annotated[Literal["off", "auto", "on"], BeforeValidator(_switch)] = Field(
+    sentiment: Switch = Field(
         default="auto",
         description="Whether ratings and texts of reviews and comments weigh by what they say, so that a complaint is "
         "no liking. auto: where there are ratings with text; the texts take part where they tell ratings better than "

@@ -136,7 +136,7 @@ def train_tiny_models(corpus: Corpus, work: Path) -> FittedModels:
         fits = Fits(corpus, Desk(WorkFolder(work), Reporter(quiet=True), clock))
         path = RankingPath(fits.models(Fold.LABEL))
         train, valid = (
-            build_rows(path, requests_of(corpus, fold, 300, rng), corpus.config.ranker, rng)
+            build_rows(path, requests_of(corpus, fold, 300, rng), corpus.config.ranker, rng, why_none=str)
             for fold in (Fold.LABEL, Fold.VALID)
         )
         fit = train_ranker(train, valid, corpus.config.ranker, np.random.SeedSequence(5))

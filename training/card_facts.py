@@ -26,10 +26,10 @@ _MAX_NAMED: Final = 8
 class CardFacts:
     """What a card is written from.
 
-    report: what was measured on the test, any metrics. encoder: what the text stage reports: `base`, `kind`, `curve`,
-    `seconds` and `stopped_because`, and where they are there `objective` and `mean_cosine`, between an item's
-    embeddings before and after. signals: what `training.signals` reports, empty where it decided nothing.
-    n_requests: how many were measured. run_id: the MLflow run. environment: versions.
+    report: what was measured on the test, any metrics. encoder: what the text stage reports: `base`, `kind` (`none`
+    where there is no encoder), `curve`, `seconds` and `stopped_because`, and where they are there `objective` and
+    `mean_cosine`, between an item's embeddings before and after. signals: what `training.signals` reports, empty where
+    it decided nothing. n_requests: how many were measured. run_id: the MLflow run. environment: versions.
     """
 
     dataset: Dataset
@@ -48,6 +48,10 @@ class CardFacts:
     @property
     def metrics(self) -> list[str]:
         return self.report.metric_names()
+
+    @property
+    def has_encoder(self) -> bool:
+        return bool(self.encoder["kind"] != "none")
 
     @property
     def headline(self) -> str | None:

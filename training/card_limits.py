@@ -6,7 +6,6 @@ from typing import Final
 
 from recsys.evaluation.report import FULL_SYSTEM
 from recsys.evaluation.slices import MIN_REQUESTS
-from recsys.schema import Col
 from training.card_facts import ACCURACY, CardFacts, days_between, held_out, last_us, named, signed, size_of
 
 _FEW_REQUESTS: Final = 300  # below, an interval is usually wider than the differences one looks for
@@ -65,8 +64,7 @@ def _limits_of_data(facts: CardFacts) -> Iterator[str]:
             "The log holds only lists that an earlier system chose to show; the figures say how well those are "
             "ordered, not what other items would have been liked."
         )
-        if Col.PROPENSITY not in dataset.impressions.columns:
-            yield "Impressions carry no propensities: the choice of what was shown is not corrected for."
+        yield "The choice of what was shown is not corrected for: propensities are stored, but training reads none."
         if data.impressions is None or not data.impressions.has_positions:
             yield "Impressions carry no positions: that the upper places are clicked more is not corrected for."
     without = int((data.log.item_counts() == 0).sum())
@@ -84,6 +82,8 @@ def _limits_of_text(facts: CardFacts) -> Iterator[str]:
     without = sum(not text.strip() for text in texts)
     if texts and without / len(texts) >= _MANY_WITHOUT_TEXT:
         yield f"{without / len(texts):.0%} of the items have no text; without behaviour they cannot be found by it."
+    if not facts.has_encoder:
+        return
     curve = held_out(facts)
     if not curve:
         yield "The encoder was not tuned on this log, or nothing was held out to say whether that helped."

@@ -196,6 +196,9 @@ def _column_groups(metrics: Sequence[str]) -> Iterator[list[str]]:
 
 def _encoder(facts: CardFacts) -> Iterator[str]:
     encoder, config = facts.encoder, facts.config.encoder
+    if not facts.has_encoder:
+        yield "There is none: no item has any text."
+        return
     curve = held_out(facts)
     rows = [
         ["starts from", f"{encoder['base']} ({encoder['kind']})"],
@@ -242,6 +245,8 @@ def _reproduction(facts: CardFacts) -> Iterator[str]:
 
 def _tuning_line(facts: CardFacts) -> str:
     curve = held_out(facts)
+    if not facts.has_encoder:
+        return "none, since no item has any text."
     if not curve:
         return f"{facts.encoder['base']}, {facts.encoder['stopped_because']}."
     after = min(point[1] for point in curve)

@@ -30,9 +30,9 @@ from training.fitting import Corpus, draw_pseudo_cold
 from training.model_card import card_summary, model_card
 from training.progress import Reporter
 from training.ranker import RankerFit
-from training.signals import Signals, apply_signals, rated_complaints
+from training.signals import Signals, apply_signals, fit_text, rated_complaints
 from training.system import measure, train_on_past
-from training.text import TextStage, run_text_stage
+from training.text import TextStage
 from training.tracking import TrainingRun, environment
 from training.work import WorkFolder, stage_key
 
@@ -97,7 +97,7 @@ def train(
         pseudo_cold = draw_pseudo_cold(data, split, config, np.random.default_rng(seed_for(config.seed, "pseudo-cold")))
         # What is to look cold to the ranker must not have taught the encoder either.
         visible = ~np.isin(data.log.item_idx, pseudo_cold) & ~rated_complaints(dataset, data, split, config)
-        text = run_text_stage(data, split, config, desk, fingerprint, visible=visible)
+        text = fit_text(dataset, data, split, config, desk, fingerprint, visible=visible)
         signals = apply_signals(dataset, data, split, text, config, desk, fingerprint)
         if signals.report:
             run.log_text(json.dumps(signals.report, indent=2, ensure_ascii=False), "signals.json")
@@ -167,13 +167,14 @@ def _log_pictures(
         "feature_importance": feature_importance(
             list(feature_groups), list(feature_groups.values()), fit.ranker.gain()
         ),
-        "item_embeddings": embedding_projection(
+    }
+    if text.encoder is not None:
+        figures["item_embeddings"] = embedding_projection(
             models.item_embeddings,
             [names or [] for names in categories.to_list()]
             if categories is not None
             else [[] for _ in range(len(models.catalogue))],
-        ),
-    }
+        )
     if evaluation.lists is not None:
         lists = {name: [row[row >= 0].tolist() for row in rows] for name, rows in evaluation.lists.items()}
         figures["popularity_coverage"] = popularity_coverage_curve(lists, models.item_counts)

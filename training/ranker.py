@@ -89,18 +89,27 @@ def build_rows(
     config: RankerConfig,
     rng: np.random.Generator,
     on_progress: Callable[[int], None] | None = None,
+    *,
+    why_none: Callable[[int], str],
 ) -> RankerRows:
     """Return the rows of all requests whose relevant items are among the candidates.
 
     Features are computed on all candidates of a request, as in serving. Of a shown list every row is kept; else
     the relevant rows and `negatives_per_request` others, drawn at random.
+
+    why_none: says what is wrong, given how many requests there were, where none of them gives a row; see
+    `training.no_rows`.
+
+    Raises:
+        DataError: there is no row; the message is that of `why_none`.
     """
+    n_requests = 0
     chunks: list[Float32] = []
     pending: list[Float32] = []
     labels: list[Float32] = []
     groups: list[int] = []
     positions: list[Int32] = []
-    for n_done, labelled in enumerate(requests, 1):
+    for n_requests, labelled in enumerate(requests, 1):
         asked = Asked.of(path.models, labelled.request)
         found = path.candidates(asked, exclude=labelled.exclude)
         label = labels_of(found.item_idx, labelled, graded=config.graded)
@@ -112,15 +121,12 @@ def build_rows(
             if labelled.positions is not None and len(labelled.positions) == len(keep):
                 positions.append(labelled.positions[keep])
         if on_progress is not None:
-            on_progress(n_done)
+            on_progress(n_requests)
         if sum(map(len, pending)) >= _CHUNK_ROWS:
             chunks.append(np.concatenate(pending))
             pending = []
     if not groups:
-        raise DataError(
-            "no training request has a relevant item among its candidates; raise retrieval.n_candidates and "
-            "retrieval.per_source, or bring more feedback"
-        )
+        raise DataError(why_none(n_requests))
     position = np.concatenate(positions) if len(positions) == len(groups) else None
     return RankerRows(
         np.concatenate(chunks + pending) if chunks or pending else np.empty((0, 0), np.float32),

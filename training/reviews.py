@@ -95,12 +95,14 @@ class ReadTexts:
 
 
 def read_texts(
-    events: Events, log: InteractionLog, encoder: TextEncoder, n_texts: int, desk: Desk, key: str
+    events: Events, log: InteractionLog, encoder: TextEncoder | None, n_texts: int, desk: Desk, key: str
 ) -> ReadTexts:
     """Return the embeddings of the newest `n_texts` texts, kept from before where the work folder has them.
 
-    key: hash of the data and of what else is particular to the caller.
+    Without an encoder there are none. key: hash of the data and of what else is particular to the caller.
     """
+    if encoder is None:
+        return ReadTexts(np.zeros((0, 1), np.float32), "")
     stage, stage_id = "review-embeddings", stage_key(key, encoder.fingerprint, n_texts, len(log))
     file = desk.work.folder / stage / "embeddings.npy"
     if desk.work.is_finished(stage, stage_id):

@@ -24,7 +24,7 @@ from training.desk import Desk, seed_for
 from training.event_weights import KindedLog, learn_event_weights
 from training.reviews import Events, ReadTexts, read_texts
 from training.sentiment import MIN_REVIEWS, MIN_USERS, RatedReviews, SentimentFit, can_learn, fit_sentiment
-from training.text import TextStage
+from training.text import TextStage, run_text_stage
 
 Bool = npt.NDArray[np.bool_]
 Float32 = npt.NDArray[np.float32]
@@ -45,6 +45,23 @@ class Signals:
     config: Config
     head: SentimentHead | None = None
     report: Mapping[str, Any] = field(default_factory=dict)
+
+
+def fit_text(
+    dataset: Dataset, data: EncodedData, split: Split, config: Config, desk: Desk, key: str, *, visible: Bool
+) -> TextStage:
+    """Return the text stage's result, without an encoder where there is nothing that one would read.
+
+    An encoder reads the catalogue and, where they are signed, reviews; a `small` one has only the catalogue to learn
+    from. For the other arguments see `training.text.run_text_stage`.
+    """
+    if not any(text.strip() for text in data.catalogue.texts):
+        events = Events.read(dataset, data.log)
+        reads_reviews = bool(events.texts) and _scale_if_signed(events, split, config.data) is not None
+        if config.encoder.kind == "small" or not reads_reviews:
+            desk.reporter.say("  no item has any text: there is no text encoder")
+            return TextStage.without_text(len(data.catalogue))
+    return run_text_stage(data, split, config, desk, key, visible=visible)
 
 
 def rated_complaints(dataset: Dataset, data: EncodedData, split: Split, config: Config) -> Bool:
@@ -72,13 +89,19 @@ def apply_signals(
 
     Raises:
         DataError: `data.sentiment` is on and there is too little to learn from.
-        ConfigError: `data.sentiment` is on, and `min_rating` hides the complaints while no `rating_scale` is set.
+        ConfigError: `data.sentiment` is on, and `min_rating` hides the complaints while no `rating_scale` is set, or
+            nothing could read the texts.
     """
     events = Events.read(dataset, data.log)
     scale = _scale_if_signed(events, split, config.data)
     signal, fit = np.full(len(data.log), np.nan), None
     report: dict[str, Any] = {}
     if scale is not None:
+        if text.encoder is None and events.texts and config.data.sentiment == "on":
+            raise ConfigError(
+                "data.sentiment is on, but no item has text that a small encoder could learn to read reviews from; "
+                "set encoder.kind to pretrained, or data.sentiment to auto, under which ratings alone count"
+            )
         texts = read_texts(events, data.log, text.encoder, config.data.max_review_texts, desk, key)
         signal, fit = _read_reviews(events, texts, scale, data.log, split, config, desk)
         report["sentiment"] = _sentiment_report(events, signal, fit)

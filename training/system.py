@@ -1,6 +1,7 @@
 """Trains the ranker over everything else, out of fold, and measures the whole on the test fold."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -13,6 +14,7 @@ from training.desk import Desk, seed_for
 from training.evaluation import Evaluation, Measured, measure_systems
 from training.fits import Fits
 from training.fitting import Corpus, requests_of
+from training.no_rows import why_no_rows
 from training.ranker import RankerFit, RankerRows, build_rows, train_ranker
 from training.requests import LabelledRequest
 from training.work import stage_key
@@ -73,7 +75,10 @@ def _build(path: RankingPath, part: Fits, fold: Fold, name: str, n: int, desk: D
     # Requests are many and small: threads for their linear algebra cost more than they bring.
     with threadpool_limits(limits=1):
         return desk.run(
-            f"rows to {name}", lambda advance: build_rows(path, requests, config, rng, lambda i: advance(i, n))
+            f"rows to {name}",
+            lambda advance: build_rows(
+                path, requests, config, rng, lambda i: advance(i, n), why_none=partial(why_no_rows, part.corpus, fold)
+            ),
         )
 
 

@@ -34,12 +34,21 @@ _REPORTED: Final = ("kind", "base", "curve", "seconds", "stopped_because")
 
 @dataclass(frozen=True)
 class TextStage:
-    """A fitted encoder, the catalogue's embeddings `(n_items, embedding_size)`, and what the fitting says of itself."""
+    """A fitted encoder, the catalogue's embeddings `(n_items, embedding_size)`, and what the fitting says of itself.
 
-    encoder: TextEncoder
-    folder: Path
+    encoder, folder: None where there is no text to read; every embedding is then zero, and as short as can be.
+    """
+
+    encoder: TextEncoder | None
+    folder: Path | None
     embeddings: Float32
     report: dict[str, Any]
+
+    @staticmethod
+    def without_text(n_items: int) -> "TextStage":
+        """Return the stage of a catalogue in which no item has any text."""
+        report = {"kind": "none", "base": "", "curve": [], "seconds": 0.0, "stopped_because": "no text"}
+        return TextStage(None, None, np.zeros((n_items, 1), np.float32), report)
 
 
 def encoder_pairs(

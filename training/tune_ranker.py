@@ -1,7 +1,7 @@
 """The search over the ranker's settings, on rows that are made once."""
 
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +16,7 @@ from recsys.splits import Fold
 from training.desk import Desk, seed_for
 from training.fits import Fits
 from training.fitting import Corpus, requests_of
+from training.no_rows import why_no_rows
 from training.progress import Advance
 from training.ranker import RankerRows, build_rows, train_ranker
 from training.requests import LabelledRequest
@@ -176,8 +177,15 @@ class RankerTrials:
         def make(advance: Advance) -> _Rows:
             with threadpool_limits(limits=1):
                 return _Rows(
-                    build_rows(path, requests, ranker, rng, lambda done: advance(done, len(requests))),
-                    build_rows(path, stop, ranker, rng),
+                    build_rows(
+                        path,
+                        requests,
+                        ranker,
+                        rng,
+                        lambda done: advance(done, len(requests)),
+                        why_none=partial(why_no_rows, corpus, Fold.LABEL),
+                    ),
+                    build_rows(path, stop, ranker, rng, why_none=partial(why_no_rows, corpus, Fold.VALID)),
                     ScoredRows.build(path, scored, advance),
                 )
 

@@ -18,6 +18,7 @@ Float64 = npt.NDArray[np.float64]
 _N_BINS: Final = 10
 _MAX_CROSSED_CATEGORIES: Final = 40
 _MIN_NORM: Final = 1e-9
+_CHUNK_ROWS: Final = 32_768
 
 
 @dataclass(frozen=True)
@@ -118,16 +119,18 @@ class ContentMap:
             return ContentMap(
                 encoding, zeros[: embeddings.shape[1]], zeros[embeddings.shape[1] :], np.zeros(d, np.float32)
             )
-        attributes = encoding.rows_of(catalogue)[rows].toarray().astype(np.float64)
-        text = embeddings[rows].astype(np.float64) * np.sqrt(embeddings.shape[1])
-        # One unit of penalty should mean the same for both blocks: scale text to the attributes' mean row norm.
-        scale = np.sqrt((attributes**2).sum(1).mean() + _MIN_NORM) / max(np.sqrt((text**2).sum(1).mean()), _MIN_NORM)
-        scale = scale if attributes.shape[1] else 1.0
-        features = np.hstack([text * scale, attributes])
+        attributes = encoding.rows_of(catalogue)[rows].astype(np.float64)
+        text = embeddings[rows]
+        scale = np.sqrt(embeddings.shape[1])
+        if attributes.shape[1]:
+            # One unit of penalty should mean the same for both blocks: scale text to the attributes' mean row norm.
+            text_norm = scale * np.sqrt(np.einsum("ij,ij->", text, text, dtype=np.float64) / len(rows))
+            scale *= np.sqrt((attributes.data**2).sum() / len(rows) + _MIN_NORM) / max(text_norm, _MIN_NORM)
         weight = np.log1p(counts[rows])
         weight = weight / weight.mean()
-        weights, intercept = _ridge(features, item_factors[rows].astype(np.float64), weight, config.regularization)
-        weights[: embeddings.shape[1]] *= scale * np.sqrt(embeddings.shape[1])
+        targets = item_factors[rows].astype(np.float64)
+        weights, intercept = _ridge(text, scale, attributes, targets, weight, config.regularization)
+        weights[: embeddings.shape[1]] *= scale
         return ContentMap(
             encoding,
             weights[: embeddings.shape[1]].astype(np.float32),
@@ -159,20 +162,54 @@ def _unit_rows(matrix: sp.csr_matrix) -> sp.csr_matrix:
     return (sp.diags_array(1.0 / np.maximum(norms, _MIN_NORM)) @ matrix).tocsr()
 
 
-def _ridge(features: Float64, targets: Float64, weight: Float64, penalty: float) -> tuple[Float64, Float64]:
+def _ridge(
+    text: Float32, scale: float, attributes: sp.csr_matrix, targets: Float64, weight: Float64, penalty: float
+) -> tuple[Float64, Float64]:
     """Return weights `(n_features, d)` and intercept `(d,)` of a weighted ridge regression.
 
-    Solved in the dual when there are fewer rows than features; both give the same weights.
+    The features are text `(n, embedding_size)` times its scale, then attributes. Solved in the dual when there are no
+    more rows than features; both give the same weights. Only there are the attributes made dense, and so they never
+    take more room than the `(n_features, n_features)` of the other case.
     """
     total = weight.sum()
-    feature_mean = weight @ features / total
     target_mean = weight @ targets / total
-    root = np.sqrt(weight)[:, None]
-    x = (features - feature_mean) * root  # (n, p)
-    y = (targets - target_mean) * root  # (n, d)
-    n, p = x.shape
+    n, p = len(text), text.shape[1] + attributes.shape[1]
     if n <= p:
+        features = np.hstack([text.astype(np.float64) * scale, attributes.toarray()])
+        feature_mean = weight @ features / total
+        root = np.sqrt(weight)[:, None]
+        x = (features - feature_mean) * root  # (n, p)
+        y = (targets - target_mean) * root  # (n, d)
         solution = x.T @ np.linalg.solve(x @ x.T + penalty * np.eye(n), y)
     else:
-        solution = np.linalg.solve(x.T @ x + penalty * np.eye(p), x.T @ y)
+        gram, products, feature_mean = _moments(text, scale, attributes, targets - target_mean, weight)
+        gram[np.diag_indices(p)] += penalty
+        solution = np.linalg.solve(gram, products)
     return solution, target_mean - feature_mean @ solution
+
+
+def _moments(
+    text: Float32, scale: float, attributes: sp.csr_matrix, targets: Float64, weight: Float64
+) -> tuple[Float64, Float64, Float64]:
+    """Return X'WX `(p, p)` and X'WY `(p, d)` of the features less their weighted mean, and that mean `(p,)`.
+
+    The attributes stay sparse and are centred afterwards, by X'WX - total mean mean'; centred rows would be dense.
+    targets: float64 `(n, d)`, of weighted mean 0.
+    """
+    n_text, p = text.shape[1], text.shape[1] + attributes.shape[1]
+    gram, products, sums = np.zeros((p, p)), np.zeros((p, targets.shape[1])), np.zeros(p)
+    for start in range(0, len(text), _CHUNK_ROWS):
+        rows = slice(start, start + _CHUNK_ROWS)
+        dense, sparse, w = text[rows].astype(np.float64) * scale, attributes[rows], weight[rows]
+        weighted = (sp.diags_array(w) @ sparse).T.tocsr()  # (n_attributes, rows)
+        gram[:n_text, :n_text] += dense.T @ (dense * w[:, None])
+        gram[n_text:, :n_text] += weighted @ dense
+        gram[n_text:, n_text:] += (weighted @ sparse).toarray()
+        products[:n_text] += dense.T @ (targets[rows] * w[:, None])
+        products[n_text:] += weighted @ targets[rows]
+        sums[:n_text] += w @ dense
+        sums[n_text:] += np.asarray(weighted.sum(axis=1)).ravel()
+    gram[:n_text, n_text:] = gram[n_text:, :n_text].T
+    mean = sums / weight.sum()
+    gram -= np.outer(sums, mean)
+    return gram, products, mean

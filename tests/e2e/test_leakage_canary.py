@@ -99,7 +99,7 @@ class Worlds:
 def _rows(corpus: Corpus, models_of: Fold, fold: Fold) -> RankerRows:
     path = RankingPath(fit_models(corpus, models_of, SEED))
     rng = np.random.default_rng(5)
-    return build_rows(path, requests_of(corpus, fold, 10_000, rng), corpus.config.ranker, rng)
+    return build_rows(path, requests_of(corpus, fold, 10_000, rng), corpus.config.ranker, rng, why_none=str)
 
 
 @pytest.fixture(scope="module")

@@ -76,6 +76,20 @@ def test_a_configuration_survives_json() -> None:
     assert Config.model_validate_json(config.model_dump_json()) == config
 
 
+@pytest.mark.parametrize("key", ["data.sentiment", "encoder.mixed_precision", "sequence.mixed_precision"])
+@pytest.mark.parametrize("value", ["off", "on", "'off'", "auto"])
+def test_a_switch_may_be_written_without_quotes_though_yaml_reads_a_boolean(
+    key: str, value: str, tmp_path: Path
+) -> None:
+    section, name = key.split(".")
+
+    of_file = Config.from_yaml(write(tmp_path, f"{section}:\n  {name}: {value}\n"))
+    of_option = Config().with_overrides(parse_overrides([f"{key}={value}"]))
+
+    assert of_file == of_option
+    assert getattr(getattr(of_file, section), name) == value.strip("'")
+
+
 def test_overrides_leave_the_original_as_it_is() -> None:
     original = Config()
 

@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import polars as pl
 import pytest
@@ -148,6 +150,57 @@ def test_fewer_rows_than_features_give_the_same_map_as_the_primal_solution() -> 
     solution = np.linalg.solve(left, right)
     expected = (x - mean_x) @ solution + mean_y
     np.testing.assert_allclose(content.predict(catalogue, embeddings), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("chunk_rows", [7, 1000])
+def test_rows_taken_in_chunks_give_the_plain_weighted_ridge_regression(
+    chunk_rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recsys.models.content_map._CHUNK_ROWS", chunk_rows)
+    rng = np.random.default_rng(9)
+    n, width, penalty = 200, 5, 0.3
+    embeddings = _unit(rng.normal(loc=0.5, size=(n, width)))
+    catalogue = _catalogue(
+        categories=[list(rng.choice(list("abcdef"), rng.integers(0, 4), replace=False)) for _ in range(n)],
+        year=rng.integers(1950, 2020, n).astype(float),
+    )
+    factors = rng.normal(size=(n, 3)).astype(np.float32)
+    counts = rng.integers(0, 50, n)
+    content = ContentMap.fit(
+        catalogue, embeddings, factors, counts, _config(regularization=penalty, min_interactions=2)
+    )
+
+    rows = np.flatnonzero(counts >= 2)
+    attributes = content.encoding.rows_of(catalogue).toarray().astype(np.float64)
+    text = embeddings.astype(np.float64)
+    scale = np.sqrt((attributes[rows] ** 2).sum(1).mean())  # text at unit norm is brought to the attributes' norm
+    features = np.hstack([text * scale, attributes])
+    assert len(rows) > features.shape[1]
+    weight = np.log1p(counts[rows]) / np.log1p(counts[rows]).mean()
+    x, y = features[rows], factors[rows].astype(np.float64)
+    x_mean, y_mean = weight @ x / weight.sum(), weight @ y / weight.sum()
+    left = (x - x_mean).T @ (weight[:, None] * (x - x_mean)) + penalty * np.eye(x.shape[1])
+    solution = np.linalg.solve(left, (x - x_mean).T @ (weight[:, None] * (y - y_mean)))
+    np.testing.assert_allclose(content.text_weights, solution[:width] * scale, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(content.attribute_weights, solution[width:], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        content.predict(catalogue, embeddings), (features - x_mean) @ solution + y_mean, rtol=1e-4, atol=1e-5
+    )
+
+
+def test_more_rows_than_features_are_never_made_dense_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recsys.models.content_map._CHUNK_ROWS", 1_000)
+    rng = np.random.default_rng(10)
+    n, n_names = 20_000, 400
+    names = [f"n{i}" for i in range(n_names)]
+    catalogue = _catalogue(actors=[[names[i % n_names], names[(7 * i + 1) % n_names]] for i in range(n)])
+    embeddings, factors = np.zeros((n, 2), np.float32), rng.normal(size=(n, 2)).astype(np.float32)
+    tracemalloc.start()
+    ContentMap.fit(catalogue, embeddings, factors, np.full(n, 3), _config())
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert peak < n * n_names * 8 / 2  # half of one dense copy in float64
 
 
 def test_a_strong_penalty_leaves_only_the_mean() -> None:

@@ -17,6 +17,7 @@ from recsys.splits import make_split
 from training.card_facts import CardFacts, non_defaults
 from training.card_limits import limits
 from training.model_card import best_part, card_summary, model_card
+from training.text import TextStage
 
 NAN = math.nan
 CURVE = [
@@ -155,6 +156,14 @@ def test_the_encoder_is_told_before_and_after(made: CardFacts, card: str) -> Non
     assert "| objective | gram |" in told
 
 
+def test_a_catalogue_without_text_is_told_to_have_no_encoder(made: CardFacts) -> None:
+    bare = replace(made, encoder=TextStage.without_text(3).report)
+
+    assert "There is none: no item has any text." in section(model_card(bare), "The text encoder before and after")
+    assert "Text encoder: none, since no item has any text." in card_summary(bare)
+    assert "The encoder" not in " ".join(limits(bare))
+
+
 def test_an_encoder_that_was_not_tuned_is_told_as_it_is(made: CardFacts) -> None:
     untuned = replace(made, encoder=ENCODER | {"curve": [], "stopped_because": "not tuned"})
 
@@ -197,18 +206,27 @@ def test_limits_are_worked_out_from_the_figures(made: CardFacts) -> None:
 
 
 def test_limits_are_worked_out_from_the_data(made: CardFacts) -> None:
-    shown = made.dataset.impressions
-    assert shown is not None
-    bare = replace(made.dataset, impressions=shown.drop("propensity", strict=False))
     items = made.dataset.items.select("item_id")
     silent = replace(made.dataset, items=items, impressions=None, users=None)
     without = replace(made, dataset=silent, data=encode_dataset(silent, made.config.data))
 
-    assert "carry no propensities" in " ".join(limits(replace(made, dataset=bare)))
     assert "does not say what was shown" not in " ".join(limits(made))
     assert "does not say what was shown" in " ".join(limits(without))
     assert "100% of the items have no text" in " ".join(limits(without))
     assert "no text" not in " ".join(limits(made))
+
+
+@pytest.mark.parametrize("propensity", [None, 0.25])
+def test_that_selection_is_not_corrected_for_is_told_of_all_impressions(
+    propensity: float | None, made: CardFacts
+) -> None:
+    shown = made.dataset.impressions
+    assert shown is not None
+    with_column = shown.with_columns(pl.lit(propensity, pl.Float64).alias("propensity"))
+    told = replace(made, dataset=replace(made.dataset, impressions=with_column))
+
+    assert "The choice of what was shown is not corrected for" in " ".join(limits(told))
+    assert "not corrected for" not in " ".join(limits(replace(made, dataset=replace(made.dataset, impressions=None))))
 
 
 def test_a_card_says_how_to_make_the_model_again(card: str) -> None:

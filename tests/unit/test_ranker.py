@@ -56,9 +56,15 @@ def _labelled(
     )
 
 
+def _why_none(n_requests: int) -> str:
+    return f"nothing of {n_requests} requests"
+
+
 def _build(requests: list[LabelledRequest], *, path: ToyPath | None = None, **settings: Any) -> RankerRows:
     config = RankerConfig.model_validate({"negatives_per_request": 4} | settings)
-    return build_rows(cast(RankingPath, path or ToyPath()), requests, config, np.random.default_rng(0))
+    return build_rows(
+        cast(RankingPath, path or ToyPath()), requests, config, np.random.default_rng(0), why_none=_why_none
+    )
 
 
 def test_shown_items_are_all_kept_in_their_order_with_their_labels_and_positions() -> None:
@@ -137,15 +143,17 @@ def test_requests_whose_relevant_items_were_not_retrieved_give_no_rows() -> None
     assert len(path.asked) == 1
 
 
-def test_without_any_row_it_is_said_what_to_do() -> None:
-    with pytest.raises(DataError, match=r"no training request has a relevant item .*raise retrieval.n_candidates"):
-        _build([_labelled([99])])
+@pytest.mark.parametrize("n_requests", [0, 2])
+def test_without_any_row_it_is_said_of_how_many_requests_there_were(n_requests: int) -> None:
+    with pytest.raises(DataError, match=f"nothing of {n_requests} requests"):
+        _build([_labelled([99])] * n_requests)
 
 
 def test_progress_is_told_after_every_request() -> None:
     seen: list[int] = []
     requests = [_labelled([1]), _labelled([99]), _labelled([2])]
-    build_rows(cast(RankingPath, ToyPath()), requests, RankerConfig(), np.random.default_rng(0), seen.append)
+    path = cast(RankingPath, ToyPath())
+    build_rows(path, requests, RankerConfig(), np.random.default_rng(0), seen.append, why_none=_why_none)
 
     assert seen == [1, 2, 3]
 

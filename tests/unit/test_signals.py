@@ -9,11 +9,12 @@ from review_toys import prepared, shop
 from recsys.config import Config
 from recsys.datasets.dataset import Dataset
 from recsys.datasets.encoded import encode_dataset
-from recsys.errors import ConfigError, DataError
+from recsys.errors import ConfigError, DataError, EncoderError
 from recsys.schema import Col
 from recsys.splits import Fold
 from training.reviews import Events
-from training.signals import Signals, apply_signals, rated_complaints, with_signals
+from training.signals import Signals, apply_signals, fit_text, rated_complaints, with_signals
+from training.text import TextStage
 
 
 def signals_of(dataset: Dataset, folder: Path, **overrides: object) -> Signals:
@@ -172,3 +173,62 @@ def test_a_price_is_no_rating():
     assert events.names == ("comment", "purchase", "rating")
     assert np.nanmax(events.rating) == 5.0
     assert not events.is_rated[events.kind == 1].any()
+
+
+def without_titles(dataset: Dataset) -> Dataset:
+    return replace(dataset, items=dataset.items.select(Col.ITEM_ID))
+
+
+def fitted_text(dataset: Dataset, folder: Path, **overrides: object) -> tuple[TextStage, Signals]:
+    """Return the text stage and the signals of a data set on a machine that has no pretrained encoder."""
+    config = Config().with_overrides({key.replace("__", "."): value for key, value in overrides.items()})
+    data, split, _, desk = prepared(dataset, config, folder)
+    visible = ~rated_complaints(dataset, data, split, config)
+    text = fit_text(dataset, data, split, config, desk, "key", visible=visible)
+    return text, apply_signals(dataset, data, split, text, config, desk, "key")
+
+
+@pytest.fixture
+def no_pretrained(monkeypatch: pytest.MonkeyPatch) -> None:
+    def resolve(model: str) -> Path:
+        raise EncoderError(f"{model} is not on this machine")
+
+    monkeypatch.setattr("training.encoder.resolve", resolve)
+
+
+@pytest.mark.usefixtures("no_pretrained")
+@pytest.mark.parametrize("kind", ["auto", "pretrained", "small"])
+def test_without_any_text_there_is_no_encoder(kind, tmp_path):
+    dataset = without_titles(shop())
+    dataset = replace(dataset, interactions=dataset.interactions.drop(Col.TEXT))
+    text, found = fitted_text(dataset, tmp_path, encoder__kind=kind)
+
+    assert text.encoder is None
+    assert text.folder is None
+    assert text.embeddings.shape == (17, 1)
+    assert not text.embeddings.any()
+    assert found.head is None
+
+
+@pytest.mark.usefixtures("no_pretrained")
+def test_reviews_alone_give_a_small_encoder_nothing_to_learn_from_and_ratings_count(tmp_path):
+    dataset = without_titles(shop())
+    text, found = fitted_text(dataset, tmp_path, encoder__kind="small")
+
+    assert text.encoder is None
+    assert found.head is None
+    assert set(found.data.seen.row.tolist()) == rows_where(dataset, pl.col(Col.VALUE) <= 2)
+
+
+@pytest.mark.usefixtures("no_pretrained")
+@pytest.mark.parametrize("titles", [True, False])
+def test_what_is_to_be_read_needs_an_encoder(titles, tmp_path):
+    dataset = shop() if titles else without_titles(shop())
+
+    with pytest.raises(EncoderError, match="not on this machine"):
+        fitted_text(dataset, tmp_path, encoder__kind="auto")
+
+
+def test_reviews_that_must_be_read_are_refused_where_nothing_could_read_them(tmp_path):
+    with pytest.raises(ConfigError, match=r"no item has text .* set encoder\.kind to pretrained"):
+        fitted_text(without_titles(shop()), tmp_path, encoder__kind="small", data__sentiment="on")
