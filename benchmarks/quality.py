@@ -2,9 +2,10 @@
 
     .venv/bin/python benchmarks/quality.py --suite ml-1m-loo --out benchmarks/results/ml-1m-loo.json
 
-With --ablations the system is trained once more without each of its groups, with --peers other libraries are run on
-the same split (`make bench-peers` sets up their environment). The data is read from ../shared/data beside the project,
-the folder RECSYS_DATA names, or --data. What has finished is kept in --work, from where the same command goes on.
+With --ablations the system is trained once more without each of its groups (where a suite draws several splits, on the
+first of them), with --peers other libraries are run on the same split (`make bench-peers` sets up their environment).
+The data is read from ../shared/data beside the project, the folder RECSYS_DATA names, or --data. What has finished is
+kept in --work, from where the same command goes on.
 """
 
 import argparse
@@ -51,7 +52,7 @@ from recsys.evaluation.report import SuiteReport  # noqa: E402
 from recsys.preset_files import preset_for  # noqa: E402
 from training.candidates import candidate_recall  # noqa: E402
 from training.desk import Desk, seed_for  # noqa: E402
-from training.evaluation import FULL, Measured  # noqa: E402
+from training.evaluation import FULL, Evaluation, Measured  # noqa: E402
 from training.progress import Reporter  # noqa: E402
 from training.timings import StageClock  # noqa: E402
 from training.work import WorkFolder  # noqa: E402
@@ -76,17 +77,31 @@ class SuiteRun:
     peer_reports: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     candidates: dict[str, Any] = field(default_factory=dict)
     text_gain: Interval | None = None
+    of_first_seed: list[str] = field(default_factory=list)
 
-    def measure(self, config: Config) -> Measured:
-        """Return all systems on all requests of all seeds."""
+    def measure(self, config: Config) -> Evaluation:
+        """Return all systems on all requests of all seeds; the ablations on those of the first seed."""
         seeds = self.suite.seeds or (config.seed,)
         parts = []
-        for seed in seeds:
+        for place, seed in enumerate(seeds):
             work = WorkFolder(self.desk.work.folder / f"seed-{seed}")
-            parts.append(self._measure_seed(config.with_overrides({"seed": seed}), replace(self.desk, work=work)))
-        return Measured.join(parts)
+            arms = () if place else self.extras.arms
+            parts.append(self._measure_seed(config.with_overrides({"seed": seed}), arms, replace(self.desk, work=work)))
+        joined = Measured.join(parts)
+        evaluation = joined.summarised(config.evaluation, seed_for(config.seed, "summary"))
+        self.of_first_seed = [name for name in parts[0].results if name not in joined.results]
+        if not self.of_first_seed:
+            return evaluation
+        first = parts[0].only([FULL, *self.of_first_seed])
+        apart = first.summarised(config.evaluation, seed_for(config.seed, "summary of the first seed"))
+        return replace(
+            evaluation,
+            systems=evaluation.systems | {name: apart.systems[name] for name in self.of_first_seed},
+            differences=evaluation.differences | apart.differences,
+            slices=evaluation.slices | {name: apart.slices[name] for name in self.of_first_seed},
+        )
 
-    def _measure_seed(self, config: Config, desk: Desk) -> Measured:
+    def _measure_seed(self, config: Config, arms: Sequence[str], desk: Desk) -> Measured:
         suite = self.suite
         dataset = desk.run("data", lambda _: suite.load(self.data_folder, suite.folder, config))
         folder = self.data_folder / suite.folder
@@ -96,7 +111,7 @@ class SuiteRun:
         if suite.reports_candidates and not self.candidates:
             self.candidates = desk.run("recall of the sources", lambda _: candidate_recall(fits.parts[0]))
         measured = self._with_text_systems(measured, trial, dataset, desk)
-        for name in arms_of(self.extras.arms, config):
+        for name in arms_of(arms, config):
             desk.reporter.say(f"-- {name}")
             arm = measure_arm(name, trial, fits, desk, lambda other, at: suite.trial(dataset, folder, other, at))
             measured = measured.beside(name, arm.results[FULL], arm.lists[FULL])
@@ -166,8 +181,7 @@ def run_suite(suite: Suite, data_folder: Path, config: Config, work: Path, extra
     started = time.perf_counter()
     with StageClock() as clock:
         run = SuiteRun(suite, data_folder, Desk(WorkFolder(work), Reporter(), clock), extras)
-        measured = run.measure(config)
-        evaluation = measured.summarised(config.evaluation, seed_for(config.seed, "summary"))
+        evaluation = run.measure(config)
     gain = run.text_gain
     return SuiteReport(
         suite=suite.name,
@@ -184,6 +198,7 @@ def run_suite(suite: Suite, data_folder: Path, config: Config, work: Path, extra
             "versions": {name: version(name) for name in ("numpy", "lightgbm", "implicit", "torch")},
             "seeds": list(suite.seeds or (config.seed,)),
             "n_requests": evaluation.n_requests,
+            "of_first_seed": run.of_first_seed,
             "stages": {name: round(stage.seconds, 1) for name, stage in clock.by_path().items() if "/" not in name},
             "config": config.model_dump(mode="json", exclude={"tracking"}),
             "candidates": run.candidates,

@@ -69,6 +69,11 @@ class Measured:
         """Return the same with one more system, measured on the same requests in the same order."""
         return replace(self, results=self.results | {name: metrics}, lists=self.lists | {name: lists})
 
+    def only(self, names: Sequence[str]) -> "Measured":
+        """Return some of the systems."""
+        kept = {name: self.results[name] for name in names}
+        return replace(self, results=kept, lists={name: self.lists[name] for name in names})
+
     @staticmethod
     def join(parts: Sequence["Measured"]) -> "Measured":
         """Return the requests of all parts one after the other, for the systems that every part has."""
