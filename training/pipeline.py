@@ -99,8 +99,8 @@ def train(
         test_cold = draw_test_cold(data, split, config, pseudo_cold, rng)
         # What is to look cold to the ranker must not have taught the encoder either.
         hidden_idx = np.union1d(pseudo_cold, test_cold)
-        visible = ~np.isin(data.log.item_idx, hidden_idx) & ~rated_complaints(dataset, data, split, config)
-        text = run_text_stage(data, split, config, desk, fingerprint, visible=visible)
+        visible = ~rated_complaints(dataset, data, split, config)
+        text = run_text_stage(data, split, config, desk, fingerprint, visible=visible, hidden_idx=hidden_idx)
         signals = apply_signals(dataset, data, split, text, config, desk, fingerprint)
         if signals.report:
             run.log_text(json.dumps(signals.report, indent=2, ensure_ascii=False), "signals.json")

@@ -169,8 +169,8 @@ def _corpus(past: PastData, config: Config, desk: Desk, key: str) -> Corpus:
     """Return the data of a search with its encoder and its weights, made as a training makes them."""
     data, split = past.data, past.split
     pseudo_cold = draw_pseudo_cold(data, split, config, np.random.default_rng(seed_for(config.seed, "pseudo-cold")))
-    visible = ~np.isin(data.log.item_idx, pseudo_cold) & ~rated_complaints(past.dataset, data, split, config)
-    text = run_text_stage(data, split, config, desk, key, visible=visible)
+    visible = ~rated_complaints(past.dataset, data, split, config)
+    text = run_text_stage(data, split, config, desk, key, visible=visible, hidden_idx=pseudo_cold)
     signals = apply_signals(past.dataset, data, split, text, config, desk, key)
     return Corpus(signals.data, signals.split, signals.config, text.embeddings, text.encoder, pseudo_cold)
 
