@@ -30,7 +30,7 @@ from training.fitting import Corpus, draw_pseudo_cold, draw_test_cold
 from training.model_card import card_summary, model_card
 from training.progress import Reporter
 from training.ranker import RankerFit
-from training.signals import Signals, apply_signals, rated_complaints
+from training.signals import Signals, apply_signals, for_encoder
 from training.system import measure, train_on_past
 from training.text import TextStage, run_text_stage
 from training.tracking import TrainingRun, environment
@@ -99,8 +99,8 @@ def train(
         test_cold = draw_test_cold(data, split, config, pseudo_cold, rng)
         # What is to look cold to the ranker must not have taught the encoder either.
         hidden_idx = np.union1d(pseudo_cold, test_cold)
-        visible = ~rated_complaints(dataset, data, split, config)
-        text = run_text_stage(data, split, config, desk, fingerprint, visible=visible, hidden_idx=hidden_idx)
+        told, visible = for_encoder(dataset, data, split, config)
+        text = run_text_stage(told, split, config, desk, fingerprint, visible=visible, hidden_idx=hidden_idx)
         signals = apply_signals(dataset, data, split, text, config, desk, fingerprint)
         if signals.report:
             run.log_text(json.dumps(signals.report, indent=2, ensure_ascii=False), "signals.json")
