@@ -245,7 +245,8 @@ class RankerConfig(Section):
     pseudo_cold_share: Share = Field(
         default=0.0,
         description="Share of items whose behaviour is hidden from what feeds the training rows, so that the ranker "
-        "learns how items without behaviour are to be judged.",
+        "learns how items without behaviour are to be judged. With rows cold as many others are hidden from all that "
+        "is measured, and the test asks about those; below 0.5 then.",
     )
     graded: bool = Field(
         default=False,

@@ -64,6 +64,20 @@ class BucketCounts:
         totals = np.bincount(place, weights=weight, minlength=len(key))
         return BucketCounts(key, np.concatenate([[0.0], np.cumsum(totals)]), first * bucket_us, bucket_us, n_buckets)
 
+    def continued(self, item_idx: Int32, timestamp_us: Int64, *, since_us: int) -> "BucketCounts":
+        """Return the counts of the buckets that began by `since_us`, and each event after it counted once on top.
+
+        Arrays have one length `(n,)`, in any order. Later buckets of these counts are left out: the events hold them.
+        """
+        bucket = self.key % self.n_buckets + self.first_us // self.bucket_us
+        kept = bucket * self.bucket_us <= since_us
+        items = np.concatenate([self.key[kept] // self.n_buckets, item_idx.astype(np.int64)])
+        if not len(items):
+            return BucketCounts.build(item_idx, timestamp_us, None, bucket_us=self.bucket_us)
+        buckets = np.concatenate([bucket[kept], timestamp_us // self.bucket_us])
+        weight = np.concatenate([np.diff(self.cumulative)[kept], np.ones(len(item_idx))])
+        return BucketCounts.of_sums(items, buckets, weight, bucket_us=self.bucket_us)
+
     def _position(self, item_idx: Int32, bucket: int) -> Int64:
         bucket = min(max(bucket, 0), self.n_buckets)
         return np.searchsorted(self.key, item_idx.astype(np.int64) * self.n_buckets + bucket, side="left")

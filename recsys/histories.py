@@ -171,6 +171,20 @@ class ImpressionLog:
         """The request of every row, int64 `(n_rows,)`."""
         return np.repeat(np.arange(len(self)), np.diff(self.indptr))
 
+    def without_items(self, item_idx: Int32) -> "ImpressionLog":
+        """Return the log without the rows of some items; every request stays, if with no row."""
+        kept = ~np.isin(self.item_idx, item_idx)
+        before = np.concatenate([[0], np.cumsum(kept)]).astype(np.int64)  # (n_rows + 1,)
+        return ImpressionLog(
+            self.request_id,
+            self.user_idx,
+            self.timestamp_us,
+            before[self.indptr],
+            self.item_idx[kept],
+            self.clicked[kept],
+            self.position[kept],
+        )
+
     @property
     def has_positions(self) -> bool:
         return bool((self.position > 0).any())

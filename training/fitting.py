@@ -1,7 +1,7 @@
 """Fits everything but the ranker on what is known at one fold, and makes the labelled requests of a fold."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 import numpy as np
@@ -32,6 +32,7 @@ from training.requests import (
 Bool = npt.NDArray[np.bool_]
 Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
+Int64 = npt.NDArray[np.int64]
 
 Rows = Literal["impressions", "retrieved", "held_out", "cold"]
 
@@ -43,7 +44,8 @@ class Corpus:
     """The data as arrays with its split, and the items' texts as embeddings.
 
     item_embeddings: float32 `(n_items, embedding_size)`. pseudo_cold_idx: int32, items whose behaviour is hidden from
-    what feeds the training rows.
+    what feeds the training rows. test_cold_idx: int32, others, whose behaviour is hidden from everything that is
+    measured, the ranker included; what is asked about at the test where the ranker orders hidden items.
     """
 
     data: EncodedData
@@ -52,6 +54,7 @@ class Corpus:
     item_embeddings: Float32
     encoder: TextEncoder | None
     pseudo_cold_idx: Int32
+    test_cold_idx: Int32 = field(default_factory=lambda: np.empty(0, np.int32))
 
     @property
     def rows(self) -> Rows:
@@ -69,9 +72,36 @@ class Corpus:
 
 def draw_pseudo_cold(data: EncodedData, split: Split, config: Config, rng: np.random.Generator) -> Int32:
     """Return the items whose behaviour is hidden from what feeds the training rows, int32, sorted."""
-    seen = np.flatnonzero(data.log.select(split.known_before(Fold.TEST)).item_counts())
+    seen = _seen_before_test(data, split)
     n = round(config.ranker.pseudo_cold_share * len(seen))
     return np.sort(rng.choice(seen, n, replace=False)).astype(np.int32) if n else np.empty(0, np.int32)
+
+
+def draw_test_cold(
+    data: EncodedData, split: Split, config: Config, pseudo_cold_idx: Int32, rng: np.random.Generator
+) -> Int32:
+    """Return as many other items to test on where `ranker.rows` is cold, int32, sorted; else none.
+
+    What orders hidden items is measured on others than it learned from, since the users are the same.
+
+    Raises:
+        ConfigError: no item with behaviour would remain.
+    """
+    if config.ranker.rows != "cold":
+        return np.empty(0, np.int32)
+    others = np.setdiff1d(_seen_before_test(data, split), pseudo_cold_idx)
+    n = len(pseudo_cold_idx)
+    if n >= len(others):
+        raise ConfigError(
+            f"ranker.pseudo_cold_share {config.ranker.pseudo_cold_share:g} hides {n} of {n + len(others)} items from "
+            "the training rows, and the test has to hide as many others; with ranker.rows cold set it below 0.5, to "
+            "0.2, say"
+        )
+    return np.sort(rng.choice(others, n, replace=False)).astype(np.int32)
+
+
+def _seen_before_test(data: EncodedData, split: Split) -> Int64:
+    return np.flatnonzero(data.log.select(split.known_before(Fold.TEST)).item_counts())
 
 
 def known_to(corpus: Corpus, fold: Fold | None) -> Bool:
@@ -101,8 +131,7 @@ def fit_models(
         # What only came with the test, though dated before it, would be counted at moments that did not know it.
         counted = (split.interaction_fold <= last) & split.in_time(log.timestamp_us) & ~_is_hidden(corpus, fold)
         shown = None if split.request_fold is None else split.request_fold <= last
-    hidden_idx = corpus.pseudo_cold_idx if fold == Fold.LABEL else np.empty(0, np.int32)
-    fitted_on = log.select(known)
+    fitted_on, hidden_idx = log.select(known), _hidden_idx(corpus, fold)
     config = corpus.config
     return FittedModels(
         config=config,
@@ -122,11 +151,16 @@ def fit_models(
     )
 
 
+def _hidden_idx(corpus: Corpus, fold: Fold | None) -> Int32:
+    """Return the items whose behaviour is hidden from what rows of `fold` are made with, int32."""
+    if fold is None:
+        return np.empty(0, np.int32)
+    return corpus.test_cold_idx if fold == Fold.TEST else np.union1d(corpus.pseudo_cold_idx, corpus.test_cold_idx)
+
+
 def _is_hidden(corpus: Corpus, fold: Fold | None) -> Bool:
-    """Return which interactions are with items whose behaviour the training rows may not know."""
-    if fold != Fold.LABEL or not len(corpus.pseudo_cold_idx):
-        return np.zeros(len(corpus.data.log), np.bool_)
-    return np.isin(corpus.data.log.item_idx, corpus.pseudo_cold_idx)
+    """Return which interactions are with hidden items, bool `(len(log),)`."""
+    return np.isin(corpus.data.log.item_idx, _hidden_idx(corpus, fold))
 
 
 def requests_of(
@@ -148,8 +182,11 @@ def requests_of(
             users = np.flatnonzero(part if fold == Fold.LABEL else ~part)
         users = np.sort(rng.permutation(users)[:n])
         if corpus.rows == "cold":
-            known = data.log.select(split.known_before(Fold.TEST))
-            yield from cold_requests(known, corpus.pseudo_cold_idx, users, max_history=MAX_REQUEST_HISTORY)
+            known, cold_idx = split.known_before(Fold.TEST), corpus.test_cold_idx
+            if fold < Fold.TEST:
+                # What is asked about at the test is not even part of the histories that the ranker learns from.
+                known, cold_idx = known & ~np.isin(data.log.item_idx, cold_idx), corpus.pseudo_cold_idx
+            yield from cold_requests(data.log.select(known), cold_idx, users, max_history=MAX_REQUEST_HISTORY)
         else:
             wanted = Fold.TEST if fold == Fold.TEST else Fold.LABEL
             held_out, history = split.interaction_fold == wanted, split.known_before(wanted)

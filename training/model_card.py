@@ -132,6 +132,13 @@ def _period(facts: CardFacts) -> Iterator[str]:
             "fitted again on all of it."
         )
     yield ""
+    if facts.config.ranker.rows == "cold":
+        yield (
+            f"The ranker orders items without behaviour: {facts.config.ranker.pseudo_cold_share:.0%} of the items seen "
+            "before the test lost theirs to label its rows, as many others lost theirs to be tested on. The figures "
+            "are of what users chose among these before the test fold, of which nothing that is measured was told."
+        )
+        yield ""
     folds = np.bincount(facts.split.interaction_fold, minlength=len(Fold))
     rows = [["interactions", *(f"{count:,}" for count in folds)]]
     if facts.split.request_fold is not None:

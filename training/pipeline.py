@@ -26,11 +26,11 @@ from training.figures import (
     popularity_coverage_curve,
 )
 from training.fits import Fits
-from training.fitting import Corpus, draw_pseudo_cold
+from training.fitting import Corpus, draw_pseudo_cold, draw_test_cold
 from training.model_card import card_summary, model_card
 from training.progress import Reporter
 from training.ranker import RankerFit
-from training.signals import Signals, apply_signals, fit_text, rated_complaints
+from training.signals import Signals, apply_signals, fit_text
 from training.system import measure, train_on_past
 from training.text import TextStage
 from training.tracking import TrainingRun, environment
@@ -94,14 +94,18 @@ def train(
     with TrainingRun(config, run_name=dataset.name, tags={"data.format": dataset.format}) as run:
         run.log_dataset(dataset.name, fingerprint, _counts(dataset))
         desk = Desk(work, reporter, run)
-        pseudo_cold = draw_pseudo_cold(data, split, config, np.random.default_rng(seed_for(config.seed, "pseudo-cold")))
+        rng = np.random.default_rng(seed_for(config.seed, "pseudo-cold"))
+        pseudo_cold = draw_pseudo_cold(data, split, config, rng)
+        test_cold = draw_test_cold(data, split, config, pseudo_cold, rng)
         # What is to look cold to the ranker must not have taught the encoder either.
-        visible = ~np.isin(data.log.item_idx, pseudo_cold) & ~rated_complaints(dataset, data, split, config)
-        text = fit_text(dataset, data, split, config, desk, fingerprint, visible=visible)
+        hidden_idx = np.union1d(pseudo_cold, test_cold)
+        text = fit_text(dataset, data, split, config, desk, fingerprint, hidden_idx=hidden_idx)
         signals = apply_signals(dataset, data, split, text, config, desk, fingerprint)
         if signals.report:
             run.log_text(json.dumps(signals.report, indent=2, ensure_ascii=False), "signals.json")
-        corpus = Corpus(signals.data, signals.split, signals.config, text.embeddings, text.encoder, pseudo_cold)
+        corpus = Corpus(
+            signals.data, signals.split, signals.config, text.embeddings, text.encoder, pseudo_cold, test_cold
+        )
         fits = Fits(corpus, desk)
         fit = train_on_past([fits], desk, fingerprint)
         path, evaluation = measure(fits, fit.ranker, desk)

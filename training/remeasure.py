@@ -20,7 +20,7 @@ from recsys.datasets.dataset import Dataset
 from recsys.datasets.encoded import EncodedData, encode_dataset
 from recsys.errors import DataError
 from recsys.evaluation.report import SuiteReport
-from recsys.histories import InteractionLog
+from recsys.histories import ImpressionLog, InteractionLog
 from recsys.models.fitted import FittedModels
 from recsys.schema import Col
 from recsys.splits import Fold, Split
@@ -57,7 +57,7 @@ def remeasure(
     """Return how a bundle does on a data folder's feedback that is newer than its training data.
 
     What a user did before a request counts as history, whether it was part of the training or came later; counters
-    go on in the same way. Nothing is fitted.
+    of interactions, shown items and clicks go on in the same way, read as of each request. Nothing is fitted.
 
     Args:
         bundle: the system.
@@ -73,7 +73,8 @@ def remeasure(
     with reporter.stage("data"):
         dataset = load_dataset(folder, format, config.data)
     newer, unknown_items = _newer_part(dataset, bundle)
-    data, models, unknown_users = _on_the_systems_rows(newer, bundle.models, config)
+    until_us = bundle.manifest.data_until_us
+    data, models, unknown_users = _on_the_systems_rows(newer, bundle.models, config, until_us=until_us)
     corpus = _corpus(data, models, bundle.models.log, config)
     rng = np.random.default_rng(seed_for(config.seed, "test requests"))
     requests = list(requests_of(corpus, Fold.TEST, config.evaluation.max_requests, rng))
@@ -89,7 +90,7 @@ def remeasure(
             as_lists=corpus.rows == "impressions",
         )
     report = SuiteReport(dataset.name, "after training", config.seed, found.systems, found.differences, found.slices)
-    return Remeasured(report, _iso(bundle.manifest.data_until_us), len(requests), unknown_items, unknown_users)
+    return Remeasured(report, _iso(until_us), len(requests), unknown_items, unknown_users)
 
 
 def _newer_part(dataset: Dataset, bundle: Bundle) -> tuple[Dataset, int]:
@@ -114,17 +115,18 @@ def _newer_part(dataset: Dataset, bundle: Bundle) -> tuple[Dataset, int]:
 
 
 def _on_the_systems_rows(
-    dataset: Dataset, models: FittedModels, config: Config
+    dataset: Dataset, models: FittedModels, config: Config, *, until_us: int
 ) -> tuple[EncodedData, FittedModels, int]:
     """Return the newer feedback behind the older in the system's rows, and the system with rows for the new users.
 
-    The items are the system's own table, so that they have its rows already.
+    The items are the system's own table, so that they have its rows already. until_us: when the system's own data
+    ends, before everything that is newer.
     """
     encoded = with_signals(dataset, encode_dataset(dataset, config.data), models.sentiment, models.encoder, config.data)
     new_users = [user for user in encoded.user_ids.ids if user not in models.user_ids]
     user_ids = models.user_ids.extended(new_users)
     row_of = user_ids.lookup(encoded.user_ids.ids, unknown="error")
-    old, counters = models.log, models.counters
+    old = models.log
     nothing = old.select(np.zeros(len(old), np.bool_))
     log = _joined(old, encoded.log, row_of, len(user_ids))
     seen = _joined(models.seen or nothing, encoded.seen or nothing, row_of, len(user_ids))
@@ -137,11 +139,7 @@ def _on_the_systems_rows(
         user_attributes=attributes,
         log=replace(old, n_users=len(user_ids)),
         seen=None,  # the data has it
-        counters=Counters(
-            BucketCounts.build(log.item_idx, log.timestamp_us, log.weight, bucket_us=counters.interactions.bucket_us),
-            counters.shown,
-            counters.clicked,
-        ),
+        counters=_continued(models.counters, log, shown, until_us),
     )
     data = replace(
         encoded,
@@ -153,6 +151,21 @@ def _on_the_systems_rows(
         user_attribute_names=models.user_attribute_names,
     )
     return data, extended, len(new_users)
+
+
+def _continued(counters: Counters, log: InteractionLog, newer: ImpressionLog | None, until_us: int) -> Counters:
+    """Return counters of the whole log and of what was shown before and is newer; see `Counters` for as of when."""
+    bucket_us = counters.interactions.bucket_us
+    interactions = BucketCounts.build(log.item_idx, log.timestamp_us, log.weight, bucket_us=bucket_us)
+    if newer is None:
+        return Counters(interactions, counters.shown, counters.clicked)
+    time_us, clicked = newer.timestamp_us[newer.row_request], newer.clicked
+    # Lists that were shown behind the last interaction of the training are in its counters and newer all the same.
+    return Counters(
+        interactions,
+        counters.shown.continued(newer.item_idx, time_us, since_us=until_us),
+        counters.clicked.continued(newer.item_idx[clicked], time_us[clicked], since_us=until_us),
+    )
 
 
 def _joined(old: InteractionLog, new: InteractionLog, row_of: npt.NDArray[np.int32], n_users: int) -> InteractionLog:

@@ -11,14 +11,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 
 from recsys.config import Config, DataConfig
 from recsys.datasets.dataset import Dataset
 from recsys.datasets.encoded import EncodedData
 from recsys.errors import ConfigError, DataError
-from recsys.histories import InteractionLog
+from recsys.histories import ImpressionLog, InteractionLog
 from recsys.models.encoder import TextEncoder
 from recsys.models.sentiment import REVIEW_KINDS, RatingScale, SentimentHead, review_signal, signed_weight
+from recsys.schema import Col
 from recsys.splits import Fold, Split
 from training.desk import Desk, seed_for
 from training.event_weights import KindedLog, learn_event_weights
@@ -29,15 +31,16 @@ from training.text import TextStage, run_text_stage
 Bool = npt.NDArray[np.bool_]
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
+Int32 = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True)
 class Signals:
     """The data with every event weighed, and what was decided on the way.
 
-    data: its log holds what expresses liking, its `seen` the complaints. split: folds of the new log. config: with the
-    scale of the ratings and learned weights filled in, and sentiment off where it was found not to apply; serving
-    weighs new events by it. head: None where texts take no part.
+    data: its log holds what expresses liking, its `seen` the complaints, and none of them counts as a click. split:
+    folds of the new log. config: with the scale of the ratings and learned weights filled in, and sentiment off where
+    it was found not to apply; serving weighs new events by it. head: None where texts take no part.
     """
 
     data: EncodedData
@@ -48,12 +51,13 @@ class Signals:
 
 
 def fit_text(
-    dataset: Dataset, data: EncodedData, split: Split, config: Config, desk: Desk, key: str, *, visible: Bool
+    dataset: Dataset, data: EncodedData, split: Split, config: Config, desk: Desk, key: str, *, hidden_idx: Int32
 ) -> TextStage:
     """Return the text stage's result, without an encoder where there is nothing that one would read.
 
     An encoder reads the catalogue and, where they are signed, reviews; a `small` one has only the catalogue to learn
-    from. For the other arguments see `training.text.run_text_stage`.
+    from. What a rating shows to be a complaint teaches it nothing. For the other arguments see
+    `training.text.run_text_stage`.
     """
     if not any(text.strip() for text in data.catalogue.texts):
         events = Events.read(dataset, data.log)
@@ -61,11 +65,21 @@ def fit_text(
         if config.encoder.kind == "small" or not reads_reviews:
             desk.reporter.say("  no item has any text: there is no text encoder")
             return TextStage.without_text(len(data.catalogue))
-    return run_text_stage(data, split, config, desk, key, visible=visible)
+    told, visible = for_encoder(dataset, data, split, config)
+    return run_text_stage(told, split, config, desk, key, visible=visible, hidden_idx=hidden_idx)
+
+
+def for_encoder(dataset: Dataset, data: EncodedData, split: Split, config: Config) -> tuple[EncodedData, Bool]:
+    """Return the data for the text stage, without clicks that are rated complaints, and which interactions are none.
+
+    The latter is bool `(len(log),)`.
+    """
+    visible = ~rated_complaints(dataset, data, split, config)
+    return replace(data, impressions=_clicks_of(dataset, data.log, data.impressions, visible)), visible
 
 
 def rated_complaints(dataset: Dataset, data: EncodedData, split: Split, config: Config) -> Bool:
-    """Return which interactions a rating shows to be no liking, bool `(len(log),)`; for the text stage to leave out.
+    """Return which interactions a rating shows to be no liking, bool `(len(log),)`.
 
     None of them where `data.sentiment` does not apply.
     """
@@ -82,8 +96,8 @@ def apply_signals(
     """Return the data with weights that say how much, and whether, each event expresses liking.
 
     A review's weight is its kind's, scaled by a positive signal (`recsys.models.sentiment.review_signal`); without one
-    it leaves the log for `seen`. A text's own user's ratings never teach the head that reads it, and nothing of the
-    test fold teaches at all.
+    it leaves the log for `seen`, and where no other event speaks for the item that was shown, it was not clicked. A
+    text's own user's ratings never teach the head that reads it, and nothing of the test fold teaches at all.
 
     key: hash of the data and of what else is particular to the caller.
 
@@ -117,7 +131,11 @@ def apply_signals(
     config = config.model_copy(update={"data": config.data.model_copy(update=decided)})
     of_kind = np.array([weights.get(name, 1.0) for name in events.names])
     return Signals(
-        *_weigh(data, split, of_kind[events.kind], strength), config, None if fit is None else fit.head, report
+        _weigh(dataset, data, of_kind[events.kind], strength),
+        replace(split, interaction_fold=split.interaction_fold[strength > 0]),
+        config,
+        None if fit is None else fit.head,
+        report,
     )
 
 
@@ -137,10 +155,7 @@ def with_signals(
         readable = texts.readable(events)
         of_text[readable] = head.score(texts.embeddings)[events.text[readable]]
     signal = review_signal(RatingScale(*config.rating_scale).signal(events.rating), of_text)
-    strength = signed_weight(np.ones(len(signal)), signal)
-    liked = strength > 0
-    log = replace(data.log, weight=data.log.weight * strength)
-    return replace(data, log=log.select(liked), seen=log.select(~liked))
+    return _weigh(dataset, data, data.log.weight, signed_weight(np.ones(len(signal)), signal))
 
 
 def _scale_if_signed(events: Events, split: Split, config: DataConfig) -> RatingScale | None:
@@ -233,14 +248,40 @@ def _learn_weights(
     return found.weights, report | {"n_choices": found.n_targets, "note": found.note}
 
 
-def _weigh(data: EncodedData, split: Split, event_weight: Float64, strength: Float32) -> tuple[EncodedData, Split]:
-    """Return data and split with new weights; rows of strength 0 leave the log for `seen`."""
+def _weigh(
+    dataset: Dataset, data: EncodedData, event_weight: npt.NDArray[np.floating], strength: Float32
+) -> EncodedData:
+    """Return data with new weights; rows of strength 0 leave the log for `seen`, and are no clicks."""
     liked = strength > 0
     log = replace(data.log, weight=(event_weight * strength).astype(np.float32))
-    return (
-        replace(data, log=log.select(liked), seen=log.select(~liked)),
-        replace(split, interaction_fold=split.interaction_fold[liked]),
-    )
+    impressions = _clicks_of(dataset, data.log, data.impressions, liked)
+    return replace(data, log=log.select(liked), seen=log.select(~liked), impressions=impressions)
+
+
+def _clicks_of(
+    dataset: Dataset, log: InteractionLog, impressions: ImpressionLog | None, liked: Bool
+) -> ImpressionLog | None:
+    """Return what was shown, not clicked where all the user's events on the item that name the request are disliked.
+
+    liked: bool `(len(log),)`. The log's rows must be those of the data set's interactions.
+    """
+    if impressions is None or liked.all() or Col.REQUEST_ID not in dataset.interactions.columns:
+        return impressions
+    keys = [Col.REQUEST_ID, Col.USER_ID, Col.ITEM_ID]
+    events = pl.DataFrame([dataset.interactions[Col.REQUEST_ID][log.row], *_keys(log.user_idx, log.item_idx)])
+    events = events.with_columns(pl.Series("liked", liked)).drop_nulls(Col.REQUEST_ID)
+    disliked = events.group_by(keys).agg(pl.col("liked").any()).filter(~pl.col("liked"))
+    rows = np.flatnonzero(impressions.clicked)
+    request = impressions.row_request[rows]
+    request_id = pl.Series(Col.REQUEST_ID, impressions.request_id, pl.String)[request]
+    clicks = pl.DataFrame([request_id, *_keys(impressions.user_idx[request], impressions.item_idx[rows])])
+    clicked = np.zeros_like(impressions.clicked)
+    clicked[rows] = clicks.join(disliked, on=keys, how="left", maintain_order="left")["liked"].is_null().to_numpy()
+    return replace(impressions, clicked=clicked)
+
+
+def _keys(user_idx: Int32, item_idx: Int32) -> tuple[pl.Series, pl.Series]:
+    return pl.Series(Col.USER_ID, user_idx), pl.Series(Col.ITEM_ID, item_idx)
 
 
 def _sentiment_report(events: Events, signal: Float64, fit: SentimentFit | None) -> dict[str, Any]:

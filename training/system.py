@@ -88,11 +88,10 @@ def measure(
     """Return the path with models refitted on all that is known before the test, and how it did there.
 
     requests: what to measure on; by default those of `test_requests`. Where the ranker orders hidden items these are
-    about them, so the models are then those of the past, which have not seen their behaviour.
+    about `Corpus.test_cold_idx`, whose behaviour the models have not seen and the ranker has not learned from.
     """
     corpus, config = part.corpus, part.corpus.config
-    fold = Fold.LABEL if requests is None and corpus.rows == "cold" else Fold.TEST
-    path = RankingPath(part.models(fold).with_ranker(ranker))
+    path = RankingPath(part.models(Fold.TEST).with_ranker(ranker))
     if requests is None:
         requests = test_requests(corpus)
     measure_seed, summary_seed = seed_for(config.seed, "evaluation").spawn(2)

@@ -24,7 +24,9 @@ from training.work import stage_key
 
 Bool = npt.NDArray[np.bool_]
 Float32 = npt.NDArray[np.float32]
+Int32 = npt.NDArray[np.int32]
 
+_NOTHING: Final = np.empty(0, np.int32)
 # Share of the past that is kept back to tell the encoder when to stop.
 _HELD_OUT_SHARE: Final = 0.1
 _MAX_HELD_OUT_PAIRS: Final = 1_000
@@ -52,16 +54,22 @@ class TextStage:
 
 
 def encoder_pairs(
-    data: EncodedData, split: Split, config: Config, seed: np.random.SeedSequence, *, visible: Bool | None = None
+    data: EncodedData,
+    split: Split,
+    config: Config,
+    seed: np.random.SeedSequence,
+    *,
+    visible: Bool | None = None,
+    hidden_idx: Int32 = _NOTHING,
 ) -> PairSource:
     """Return pairs to train on and pairs to stop by, both from what is known before the ranker's labels.
 
     With a time split the newest tenth of the past is held out; with leave_last, where the past has no common end, a
-    tenth of the users. visible: bool `(len(log),)`, interactions that may be used at all.
+    tenth of the users. visible: bool `(len(log),)`, interactions that may be used at all. hidden_idx: int32, items
+    of which nothing may be used, neither interactions nor that they were shown.
     """
-    past = split.known_before(Fold.LABEL)
-    log = data.log.select(past if visible is None else past & visible)
-    impressions = data.impressions
+    log = data.log.select(_usable(data, split, visible, hidden_idx))
+    impressions = None if data.impressions is None else data.impressions.without_items(hidden_idx)
     user_seed, valid_seed = seed.spawn(2)
     train_requests: Bool | None = None
     held_out_requests: Bool | None = None
@@ -92,13 +100,25 @@ def encoder_pairs(
 
 
 def encoder_source(
-    data: EncodedData, split: Split, config: Config, seed: np.random.SeedSequence, *, visible: Bool | None = None
+    data: EncodedData,
+    split: Split,
+    config: Config,
+    seed: np.random.SeedSequence,
+    *,
+    visible: Bool | None = None,
+    hidden_idx: Int32 = _NOTHING,
 ) -> ExampleSource:
     """Return what the encoder is to learn from, as `encoder.objective` says; see `encoder_pairs`."""
     if _objective(data, config) == "contrastive":
-        return encoder_pairs(data, split, config, seed, visible=visible)
-    past = split.known_before(Fold.LABEL)
-    return ChoiceSource(data.log.select(past if visible is None else past & visible), config.collaborative, seed)
+        return encoder_pairs(data, split, config, seed, visible=visible, hidden_idx=hidden_idx)
+    log = data.log.select(_usable(data, split, visible, hidden_idx))
+    return ChoiceSource(log, config.collaborative, seed)
+
+
+def _usable(data: EncodedData, split: Split, visible: Bool | None, hidden_idx: Int32) -> Bool:
+    """Return which interactions may teach the encoder, bool `(len(log),)`."""
+    past = split.known_before(Fold.LABEL) & ~np.isin(data.log.item_idx, hidden_idx)
+    return past if visible is None else past & visible
 
 
 def _objective(data: EncodedData, config: Config) -> str:
@@ -108,23 +128,31 @@ def _objective(data: EncodedData, config: Config) -> str:
 
 
 def run_text_stage(
-    data: EncodedData, split: Split, config: Config, desk: Desk, key: str, *, visible: Bool | None = None
+    data: EncodedData,
+    split: Split,
+    config: Config,
+    desk: Desk,
+    key: str,
+    *,
+    visible: Bool | None = None,
+    hidden_idx: Int32 = _NOTHING,
 ) -> TextStage:
     """Return the text stage's result, kept from before where the work folder has it for the same inputs.
 
-    key: hash of the data and of what else is particular to the caller; the configuration is added here.
+    key: hash of the data and of what else is particular to the caller; the configuration is added here. visible,
+    hidden_idx: see `encoder_pairs`.
     """
     read = {"seed", "data", "split", "encoder"}
     if _objective(data, config) == "choices":
         read.add("collaborative")
     sections = config.model_dump(mode="json", include=read)
     n_hidden = 0 if visible is None else int((~visible).sum())
-    stage, stage_id = "encoder", stage_key(key, sections, n_hidden, config.ranker.pseudo_cold_share)
+    stage, stage_id = "encoder", stage_key(key, sections, n_hidden, hidden_idx.tolist())
     folder = desk.work.folder / stage
     if not desk.work.is_finished(stage, stage_id):
         seed = seed_for(config.seed, "encoder")
         source_seed, fit_seed = seed.spawn(2)
-        source = encoder_source(data, split, config, source_seed, visible=visible)
+        source = encoder_source(data, split, config, source_seed, visible=visible, hidden_idx=hidden_idx)
         table = data.catalogue.table
         texts = EncoderTexts(data.catalogue.texts, _column(table, Col.TITLE), _column(table, Col.DESCRIPTION))
         with desk.work.writing(stage, stage_id) as folder:

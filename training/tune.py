@@ -21,7 +21,7 @@ from recsys.mlflow_store import shown_uri
 from training.desk import Desk, seed_for
 from training.fitting import Corpus, draw_pseudo_cold
 from training.progress import Reporter
-from training.signals import apply_signals, fit_text, rated_complaints
+from training.signals import apply_signals, fit_text
 from training.tracking import TrainingRun
 from training.tune_cut import PastData, check_no_test, without_test
 from training.tune_ranker import RankerTrials
@@ -168,8 +168,7 @@ def _corpus(past: PastData, config: Config, desk: Desk, key: str) -> Corpus:
     """Return the data of a search with its encoder and its weights, made as a training makes them."""
     data, split = past.data, past.split
     pseudo_cold = draw_pseudo_cold(data, split, config, np.random.default_rng(seed_for(config.seed, "pseudo-cold")))
-    visible = ~np.isin(data.log.item_idx, pseudo_cold) & ~rated_complaints(past.dataset, data, split, config)
-    text = fit_text(past.dataset, data, split, config, desk, key, visible=visible)
+    text = fit_text(past.dataset, data, split, config, desk, key, hidden_idx=pseudo_cold)
     signals = apply_signals(past.dataset, data, split, text, config, desk, key)
     return Corpus(signals.data, signals.split, signals.config, text.embeddings, text.encoder, pseudo_cold)
 

@@ -56,6 +56,25 @@ def test_without_weights_every_event_counts_once() -> None:
     assert _build(EVENTS, weighted=False).before(ITEMS, 1_000, (None,))[:, 0].tolist() == [2.0, 0, 3.0]
 
 
+def test_counts_go_on_with_later_events_which_take_the_place_of_later_buckets() -> None:
+    later = np.array([2, 1, 0], np.int32), np.array([350, 801, 799], np.int64)
+    counts = _build(EVENTS).continued(*later, since_us=345)
+
+    assert counts.before(ITEMS, 300, (None,))[:, 0].tolist() == [0, 0, 3.0]
+    assert counts.before(ITEMS, 400, (None,))[:, 0].tolist() == [0.5, 0, 8.0]
+    assert counts.before(ITEMS, 899, (None,))[:, 0].tolist() == [1.5, 0, 8.0]  # the event of 799 counts once
+    assert counts.before(ITEMS, 900, (None, 100))[:, 0].tolist() == [1.5, 1.0, 8.0]
+    assert counts.bucket_us == BUCKET
+
+
+def test_counts_of_nothing_go_on_as_those_of_the_later_events() -> None:
+    item, time = np.array([1, 1], np.int32), np.array([250, 410], np.int64)
+
+    assert _build([]).continued(item, time, since_us=200).before(ITEMS, 500, (None,))[:, 0].tolist() == [0, 2, 0]
+    nothing = _build([(1, 400, 1.0)]).continued(item[:0], time[:0], since_us=399)
+    assert nothing.before(ITEMS, 500, (None,))[:, 0].tolist() == [0, 0, 0]
+
+
 def test_weights_are_rounded_to_a_fraction_that_adds_up_exactly() -> None:
     events = [(0, 0, 0.3)] * 1_000
 

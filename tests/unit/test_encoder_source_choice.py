@@ -50,3 +50,23 @@ def test_choices_are_those_of_the_past_that_are_visible(data: EncodedData) -> No
     expected = np.flatnonzero(split.known_before(Fold.LABEL) & visible)
     assert 0 < len(expected) < len(data.log)
     np.testing.assert_array_equal(source.log.row, data.log.row[expected])
+
+
+@pytest.mark.parametrize("objective", ["contrastive", "choices"])
+def test_hidden_items_teach_neither_by_what_was_done_nor_by_what_was_shown(data: EncodedData, objective: str) -> None:
+    config = CONFIG.with_overrides({"encoder.objective": objective})
+    split = make_split(data.log, data.impressions, config.split)
+    hidden = np.sort(np.argsort(-data.log.item_counts(), kind="stable")[:8]).astype(np.int32)
+
+    for hidden_idx, is_taught in ((hidden[:0], True), (hidden, False)):
+        source = encoder_source(data, split, config, SEED, hidden_idx=hidden_idx)
+        if isinstance(source, ChoiceSource):
+            taught = [source.log.item_idx]
+        else:
+            assert isinstance(source, PairSource)
+            assert source.valid is not None
+            drawn = (source.train(np.random.default_rng(0)), source.valid)
+            taught = [column for some in drawn for column in (some.anchor, some.positive, some.hard_negative)]
+        for items in taught:
+            assert len(items)
+            assert np.isin(hidden, items).any() == is_taught

@@ -11,7 +11,7 @@ from recsys.models.fitted import FittedModels
 from recsys.splits import Fold, Split, make_split
 from training.desk import Desk
 from training.fits import Fits
-from training.fitting import Corpus, draw_pseudo_cold, fit_models, requests_of
+from training.fitting import Corpus, draw_pseudo_cold, draw_test_cold, fit_models, requests_of
 from training.progress import Reporter
 from training.ranker import RankerRows
 from training.requests import cold_requests
@@ -29,11 +29,21 @@ def _set(corpus: Corpus, **overrides: Any) -> Corpus:
     )
 
 
+def _busiest(corpus: Corpus, start: int, stop: int) -> np.ndarray:
+    counts = corpus.data.log.item_counts()
+    return np.sort(np.argsort(-counts, kind="stable")[start:stop]).astype(np.int32)
+
+
 @pytest.fixture(scope="module")
 def hiding(tiny_corpus: Corpus) -> Corpus:
     """A corpus in which some of the busiest items are hidden from what feeds the training rows."""
-    counts = tiny_corpus.data.log.item_counts()
-    return replace(tiny_corpus, pseudo_cold_idx=np.sort(np.argsort(-counts)[:12]).astype(np.int32))
+    return replace(tiny_corpus, pseudo_cold_idx=_busiest(tiny_corpus, 0, 12))
+
+
+@pytest.fixture(scope="module")
+def asking(hiding: Corpus) -> Corpus:
+    """The same, with the next busiest items hidden from all that is measured, for a ranker of hidden items."""
+    return replace(_set(hiding, ranker__rows="cold"), test_cold_idx=_busiest(hiding, 12, 24))
 
 
 @pytest.fixture(scope="module")
@@ -155,6 +165,32 @@ def test_hidden_items_are_drawn_from_those_seen_before_the_test(tiny_corpus: Cor
     assert len(draw_pseudo_cold(data, split, tiny_corpus.config, np.random.default_rng(1))) == 0
 
 
+def test_items_to_test_on_are_others_and_as_many(tiny_corpus: Corpus) -> None:
+    corpus = _set(tiny_corpus, ranker__pseudo_cold_share=0.25, ranker__rows="cold")
+    data, split, config = corpus.data, corpus.split, corpus.config
+    rng = np.random.default_rng(1)
+    hidden = draw_pseudo_cold(data, split, config, rng)
+    asked = draw_test_cold(data, split, config, hidden, rng)
+    seen = np.flatnonzero(data.log.select(split.interaction_fold < Fold.TEST).item_counts())
+
+    assert len(asked) == len(hidden) > 0
+    assert np.isin(asked, np.setdiff1d(seen, hidden)).all()
+    assert (np.diff(asked) > 0).all()
+    assert asked.dtype == np.int32
+    for rows in ("auto", "impressions", "retrieved"):
+        other = _set(corpus, ranker__rows=rows).config
+        assert len(draw_test_cold(data, split, other, hidden, rng)) == 0
+
+
+def test_a_share_that_leaves_no_item_with_behaviour_is_refused(tiny_corpus: Corpus) -> None:
+    corpus = _set(tiny_corpus, ranker__pseudo_cold_share=0.6, ranker__rows="cold")
+    data, split, config = corpus.data, corpus.split, corpus.config
+    rng = np.random.default_rng(1)
+    hidden = draw_pseudo_cold(data, split, config, rng)
+    with pytest.raises(ConfigError, match=r"ranker\.pseudo_cold_share 0\.6 hides .* set it below 0\.5, to 0\.2, say"):
+        draw_test_cold(data, split, config, hidden, rng)
+
+
 def test_the_same_seed_gives_the_same_models(tiny_corpus: Corpus) -> None:
     one, same, other = (fit_models(tiny_corpus, Fold.TEST, np.random.SeedSequence(seed)) for seed in (1, 1, 2))
 
@@ -233,20 +269,45 @@ def test_hidden_items_cannot_be_ordered_where_none_is_hidden(tiny_corpus: Corpus
         _ = _set(tiny_corpus, ranker__rows="cold").rows
 
 
-def test_hidden_items_are_measured_with_models_that_have_not_seen_them(hiding: Corpus, tmp_path: Path) -> None:
-    corpus = _set(hiding, ranker__rows="cold", ranker__early_stopping=5, sequence__epochs=0)
+def test_what_is_measured_of_hidden_items_has_taught_the_ranker_nothing(asking: Corpus) -> None:
+    rng = np.random.default_rng(0)
+    asked = {fold: list(requests_of(asking, fold, 10_000, rng)) for fold in (Fold.LABEL, Fold.VALID, Fold.TEST)}
+
+    assert len(asked[Fold.TEST]) > 10
+    for labelled in asked[Fold.TEST]:
+        assert labelled.request.candidates is not None
+        assert labelled.request.candidates.tolist() == asking.test_cold_idx.tolist()
+        assert not np.isin(labelled.request.history.item_idx, asking.test_cold_idx).any()
+    taught = asked[Fold.LABEL] + asked[Fold.VALID]
+    assert taught
+    for labelled in taught:
+        assert not np.isin(labelled.relevant_idx, asking.test_cold_idx).any()
+        assert not np.isin(labelled.request.history.item_idx, asking.test_cold_idx).any()
+
+
+def test_hidden_items_are_measured_with_models_that_have_not_seen_them(asking: Corpus, tmp_path: Path) -> None:
+    corpus = _set(asking, ranker__early_stopping=5, sequence__epochs=0)
     with StageClock() as clock:
         desk = Desk(WorkFolder(tmp_path), Reporter(quiet=True), clock)
         fits = Fits(corpus, desk)
         fit = train_on_past([fits], desk, "key")
         path, evaluation = measure(fits, fit.ranker, desk)
         given = list(cold_requests(corpus.data.log, np.array([0, 1], np.int32), np.arange(80), max_history=9))
-        other, _ = measure(fits, fit.ranker, desk, requests=given)
+        _, other = measure(fits, fit.ranker, desk, requests=given)
+        past = fits.models(Fold.LABEL)
 
-    assert not path.models.item_counts[corpus.pseudo_cold_idx].any()
-    assert path.models.covisitation.transitions[:, corpus.pseudo_cold_idx].nnz == 0
+    asked = corpus.test_cold_idx
+    for models in (past, path.models):
+        assert not models.item_counts[asked].any()
+        assert not models.factors.own[asked].any()
+        assert models.covisitation.transitions[:, asked].nnz == 0
+        for kind in ("interactions", "shown", "clicked"):
+            assert not _counted(models, kind, asked).any(), kind
+    # What the ranker has learned from is known at the test, as in service.
+    assert not past.item_counts[corpus.pseudo_cold_idx].any()
+    assert path.models.item_counts[corpus.pseudo_cold_idx].all()
     assert evaluation.n_requests > 0
-    assert other.models.item_counts[corpus.pseudo_cold_idx].all()
+    assert other.n_requests == len(given)
 
 
 def test_interactions_held_out_at_random_are_what_a_request_wants(leave_last: Corpus) -> None:

@@ -152,3 +152,15 @@ def test_rows_of_a_request_are_found_and_know_their_request() -> None:
 @pytest.mark.parametrize(("position", "expected"), [([0] * 6, False), ([0, 0, 0, 0, 0, 3], True)])
 def test_impressions_have_positions_when_any_row_has_one(position: list[int], expected: bool) -> None:
     assert _impressions(position).has_positions is expected
+
+
+def test_shown_lists_lose_items_and_stay_in_their_places() -> None:
+    log = _impressions([1, 2, 1, 1, 2, 3])
+
+    left = log.without_items(np.array([1, 2, 3], np.int32))
+
+    assert left.request_id == log.request_id
+    assert [left.item_idx[left.rows(request)].tolist() for request in range(3)] == [[4], [], [0, 4]]
+    assert left.clicked.tolist() == [True, False, False]
+    assert left.position.tolist() == [1, 1, 3]
+    assert left.row_request.tolist() == [0, 2, 2]

@@ -124,6 +124,15 @@ def test_a_split_by_users_is_told_as_one() -> None:
     assert "not a period" in " ".join(limits(made))
 
 
+def test_a_test_of_hidden_items_is_told_as_one(card: str) -> None:
+    config = Config().with_overrides({"ranker.rows": "cold", "ranker.pseudo_cold_share": 0.2})
+
+    period = section(model_card(replace(facts(), config=config)), "Period and split")
+
+    assert "20% of the items seen before the test lost theirs to label its rows, as many others" in period
+    assert "lost theirs" not in card
+
+
 def test_every_metric_of_every_system_is_there_whatever_its_name(card: str) -> None:
     measured = section(card, "Measured")
 

@@ -10,10 +10,11 @@ from recsys.config import Config
 from recsys.datasets.dataset import Dataset
 from recsys.datasets.encoded import encode_dataset
 from recsys.errors import ConfigError, DataError, EncoderError
+from recsys.histories import ImpressionLog
 from recsys.schema import Col
 from recsys.splits import Fold
 from training.reviews import Events
-from training.signals import Signals, apply_signals, fit_text, rated_complaints, with_signals
+from training.signals import Signals, apply_signals, fit_text, for_encoder, rated_complaints, with_signals
 from training.text import TextStage
 
 
@@ -42,6 +43,68 @@ def test_rated_complaints_leave_the_log_and_stay_seen(default):
     assert (found.data.log.weight > 0).all()
     assert len(found.split.interaction_fold) == len(found.data.log)
     assert len(found.data.log) + len(found.data.seen) == dataset.interactions.height
+
+
+def shown_shop() -> Dataset:
+    """Return `shop()` in which every event names a list of its own that showed its item, clicked, and another."""
+    dataset = shop()
+    events = dataset.interactions.with_columns(pl.format("r{}", pl.row_index()).alias(Col.REQUEST_ID))
+    shown = events.select(
+        Col.REQUEST_ID, Col.USER_ID, Col.TIMESTAMP, Col.ITEM_ID, pl.lit(value=True).alias(Col.CLICKED)
+    )
+    other = pl.when(pl.col(Col.ITEM_ID) == "i00").then(pl.lit("i01")).otherwise(pl.lit("i00")).alias(Col.ITEM_ID)
+    beside = shown.with_columns(other, pl.lit(value=False).alias(Col.CLICKED))
+    return replace(dataset, interactions=events, impressions=pl.concat([shown, beside]))
+
+
+def clicked_events(impressions: ImpressionLog | None) -> set[int]:
+    """Return the events of `shown_shop()` whose list is clicked."""
+    assert impressions is not None
+    requests = impressions.row_request[impressions.clicked]
+    return {int(impressions.request_id[request].removeprefix("r")) for request in requests}
+
+
+def test_a_complaint_about_a_shown_item_is_no_click(tmp_path):
+    dataset = shown_shop()
+    found = signals_of(dataset, tmp_path)
+    complaints = set(found.data.seen.row.tolist())
+    assert rows_where(dataset, pl.col(Col.VALUE) <= 2) < complaints
+    assert clicked_events(found.data.impressions) == set(range(dataset.interactions.height)) - complaints
+    assert len(found.data.impressions.item_idx) == 2 * dataset.interactions.height
+
+    newer = encode_dataset(dataset, found.config.data)
+    _, _, text, _ = prepared(dataset, found.config, tmp_path)
+    weighed = with_signals(dataset, newer, found.head, text.encoder, found.config.data)
+    assert clicked_events(weighed.impressions) == set(weighed.log.row.tolist())
+    assert clicked_events(signals_of(dataset, tmp_path, sentiment="off").data.impressions) == clicked_events(
+        newer.impressions
+    )
+
+
+def test_a_click_that_led_to_a_complaint_stays_one(tmp_path):
+    dataset = shown_shop()
+    rated = dataset.interactions.filter(pl.col(Col.VALUE) <= 2)
+    also = rated.with_columns(
+        pl.lit("click").alias(Col.EVENT), pl.lit(None).alias(Col.VALUE), pl.lit(None).alias(Col.TEXT)
+    )
+    elsewhere = also.with_columns(pl.lit("r0").alias(Col.REQUEST_ID))  # of another list
+    of_list = {int(name.removeprefix("r")) for name in rated[Col.REQUEST_ID]}
+    for events, stays in ((also, True), (elsewhere, False)):
+        both = replace(
+            dataset, interactions=pl.concat([dataset.interactions, events.cast(dataset.interactions.schema)])
+        )
+        found = signals_of(both, tmp_path / str(stays))
+        assert bool(of_list & clicked_events(found.data.impressions)) is stays
+
+
+def test_encoder_is_not_taught_by_clicks_that_ratings_show_to_be_complaints(tmp_path):
+    dataset = shown_shop()
+    data, split, _, _ = prepared(dataset, Config(), tmp_path)
+    told, visible = for_encoder(dataset, data, split, Config())
+    complaints = rows_where(dataset, pl.col(Col.VALUE) <= 2)
+    assert set(data.log.row[~visible].tolist()) == complaints
+    assert clicked_events(told.impressions) == set(range(dataset.interactions.height)) - complaints
+    assert told.log is data.log
 
 
 def test_unrated_comments_are_read(default):
@@ -183,8 +246,7 @@ def fitted_text(dataset: Dataset, folder: Path, **overrides: object) -> tuple[Te
     """Return the text stage and the signals of a data set on a machine that has no pretrained encoder."""
     config = Config().with_overrides({key.replace("__", "."): value for key, value in overrides.items()})
     data, split, _, desk = prepared(dataset, config, folder)
-    visible = ~rated_complaints(dataset, data, split, config)
-    text = fit_text(dataset, data, split, config, desk, "key", visible=visible)
+    text = fit_text(dataset, data, split, config, desk, "key", hidden_idx=np.empty(0, np.int32))
     return text, apply_signals(dataset, data, split, text, config, desk, "key")
 
 
