@@ -75,6 +75,7 @@ class SuiteRun:
     desk: Desk
     extras: Extras
     peer_reports: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    failed_peers: dict[str, str] = field(default_factory=dict)
     candidates: dict[str, Any] = field(default_factory=dict)
     text_gain: Interval | None = None
     of_first_seed: list[str] = field(default_factory=list)
@@ -158,9 +159,10 @@ class SuiteRun:
         user_ids, work = corpus.data.user_ids, desk.work.folder / "peers"
         # As our own settings do, those of a peer stay what the first split of several found.
         chosen = {name: reports[0]["settings"] for name, reports in self.peer_reports.items()}
-        for name, result in run_peers(
-            task, trial.requests, user_ids, self.extras.peers, work, desk.reporter, chosen=chosen
-        ).items():
+        names = [name for name in self.extras.peers if name not in self.failed_peers]
+        results, failed = run_peers(task, trial.requests, user_ids, names, work, desk.reporter, chosen=chosen)
+        self.failed_peers |= {name: str(error) for name, error in failed.items()}
+        for name, result in results.items():
             measured = measured.beside(f"peer:{name}", result.metrics, result.lists)
             self.peer_reports.setdefault(name, []).append(result.report)
         return measured
@@ -177,7 +179,10 @@ def suite_config(suite: Suite, seed: int, overrides: list[str]) -> Config:
 
 
 def run_suite(suite: Suite, data_folder: Path, config: Config, work: Path, extras: Extras) -> SuiteReport:
-    """Run one suite and return its report."""
+    """Run one suite and return its report.
+
+    A peer that fails on one of several splits is left out of all: `environment["failed_peers"]` has its error by name.
+    """
     started = time.perf_counter()
     with StageClock() as clock:
         run = SuiteRun(suite, data_folder, Desk(WorkFolder(work), Reporter(), clock), extras)
@@ -203,6 +208,7 @@ def run_suite(suite: Suite, data_folder: Path, config: Config, work: Path, extra
             "config": config.model_dump(mode="json", exclude={"tracking"}),
             "candidates": run.candidates,
             "peers": run.peer_reports,
+            "failed_peers": run.failed_peers,
             "published": published_for(suite.name),
             "fine-tuned over frozen text, ndcg@20": None
             if gain is None
@@ -246,6 +252,11 @@ def main() -> int:
         return 2
     print(report.to_markdown_table())
     print(f"{report.seconds:.0f} s, peak {report.peak_rss_mb:.0f} MB; written to {arguments.out}")
+    if failed := report.environment["failed_peers"]:
+        for error in failed.values():
+            print(f"error: {error}", file=sys.stderr)
+        print(f"error: the report lacks {len(failed)} peers: {', '.join(failed)}", file=sys.stderr)
+        return 2
     return 0
 
 

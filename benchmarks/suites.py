@@ -3,7 +3,7 @@
 A suite gives configuration and folds; everything else is the engine's own code.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +17,7 @@ from recsys.datasets import load_dataset
 from recsys.datasets.dataset import Dataset
 from recsys.datasets.encoded import EncodedData, encode_dataset, request_rows
 from recsys.errors import DataError
+from recsys.ids import IdMap
 from recsys.schema import Col
 from recsys.splits import Fold, Split, make_split
 from training.desk import Desk, seed_for
@@ -94,7 +95,7 @@ def cold_items(dataset: Dataset, folder: Path, config: Config, desk: Desk) -> Tr
     each part in turn loses its behaviour, for the encoder too.
     """
     data = encode_dataset(dataset, config.data)
-    cold_idx = data.catalogue.ids.lookup(_cold_ids(folder), unknown="drop")
+    cold_idx = _cold_idx(folder, data.catalogue.ids)
     fold = np.where(np.isin(data.log.item_idx, cold_idx), Fold.TEST, Fold.FIT).astype(np.int8)
     split = Split(fold, None, None)
     warm = np.flatnonzero(data.log.select(fold == Fold.FIT).item_counts())
@@ -168,14 +169,23 @@ def _random_places(data: EncodedData, rng: np.random.Generator) -> npt.NDArray[n
     return place
 
 
-def _cold_ids(folder: Path) -> Iterator[str]:
+def _cold_idx(folder: Path, item_ids: IdMap) -> npt.NDArray[np.int32]:
+    """Return the rows of the items in `cold_items.txt`, which has one id per line."""
+    path = folder / "cold_items.txt"
     try:
-        lines = (folder / "cold_items.txt").read_text(encoding="utf-8").split()
+        lines = path.read_text(encoding="utf-8").split("\n")
     except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); it lists the cold items") from None
+    ids = [line.strip() for line in lines if line.strip()]
+    if not ids:
+        raise DataError(f"{path} names no item; write the ids of the cold items, one per line")
+    unknown = [id_ for id_ in ids if id_ not in item_ids]
+    if unknown:
         raise DataError(
-            f"{folder / 'cold_items.txt'} cannot be read ({error.strerror}); it lists the cold items"
-        ) from None
-    return iter(lines)
+            f"{len(unknown)} of {len(ids)} ids in {path} are not in the catalogue, the first: {unknown[:3]}; write one "
+            "id per line, as the items have them"
+        )
+    return item_ids.lookup(ids, unknown="error")
 
 
 def load_with_plots(data_folder: Path, folder: str, config: Config) -> Dataset:

@@ -1,5 +1,6 @@
 """Fits the sentiment head: what the ratings that come with reviews say about their texts."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -48,6 +49,8 @@ class SentimentFit:
     """A head of all reviews, heads that each leave some users out, and how these did on the users they left out.
 
     fold_of_user: user row → which of `fold_heads` has not seen the user's reviews.
+    inner_folds: for each of `fold_heads`, user row → which part of the users it has seen the user was in when its
+    penalty was chosen.
     held_out: float64 `(n,)`, probability of a rating above the middle by the head that has not seen the user.
     base_rate: float64 `(n,)`, the share of such ratings among the reviews that this head has seen.
     """
@@ -55,6 +58,7 @@ class SentimentFit:
     head: SentimentHead
     fold_heads: tuple[SentimentHead, ...]
     fold_of_user: dict[int, int]
+    inner_folds: tuple[dict[int, int], ...]
     regularization: float
     held_out: Float64
     base_rate: Float64
@@ -114,14 +118,20 @@ def fit_sentiment(
     fold_of_user = _spread_users(user_idx, y, _N_FOLDS, rng)
     fold = np.array([fold_of_user[int(user)] for user in user_idx])
 
-    def head_of(rows: Bool) -> tuple[SentimentHead, float]:
-        chosen = _choose_regularization(x[rows], y[rows], user_idx[rows], rng)
-        parameters = _fit_path(x[rows], y[rows], chosen)[-1]
+    def head_of(rows: Bool) -> tuple[SentimentHead, float, dict[int, int]]:
+        inner_of_user = _spread_users(user_idx[rows], y[rows], _INNER_FOLDS, rng)
+        inner = np.array([inner_of_user[int(user)] for user in user_idx[rows]])
+        x_known, y_known = x[rows], y[rows]
+        chosen = choose_regularization(
+            (x_known[inner != number], y_known[inner != number], x_known[inner == number], y_known[inner == number])
+            for number in range(_INNER_FOLDS)
+        )
+        parameters = fit_path(x_known, y_known, chosen)[-1]
         weights, bias = parameters[:-1].astype(np.float32), float(parameters[-1])
-        return SentimentHead(weights, bias, scale, reviews.encoder_fingerprint, cost), chosen
+        return SentimentHead(weights, bias, scale, reviews.encoder_fingerprint, cost), chosen, inner_of_user
 
-    heads = tuple(head_of(fold != number)[0] for number in range(_N_FOLDS))
-    final, regularization = head_of(np.ones(len(y), np.bool_))
+    heads, _, inner_folds = zip(*(head_of(fold != number) for number in range(_N_FOLDS)), strict=True)
+    final, regularization, _ = head_of(np.ones(len(y), np.bool_))
     held_out, base_rate = np.empty(len(y)), np.empty(len(y))
     for number, head in enumerate(heads):
         rows = fold == number
@@ -130,7 +140,7 @@ def fit_sentiment(
     report = describe(y, held_out, base_rate, user_idx, np.random.default_rng(bootstrap_seed))
     report |= {"regularization": regularization, "n_folds": _N_FOLDS, "complaint_cost": cost}
     report |= called_complaints(y, held_out, cost)
-    return SentimentFit(final, heads, fold_of_user, regularization, held_out, base_rate, report)
+    return SentimentFit(final, heads, fold_of_user, inner_folds, regularization, held_out, base_rate, report)
 
 
 def describe(
@@ -175,6 +185,32 @@ def called_complaints(is_positive: Bool, probability: Float64, cost: float) -> d
     return {"called_complaints": int(called.sum()), "called_rightly": int((called & ~is_positive).sum())}
 
 
+def choose_regularization(parts: Iterable[tuple[Any, Bool, Any, Bool]]) -> float:
+    """Return the L2 penalty with the least log loss on what the parts hold out; the strongest of equals.
+
+    parts: of each the features to fit on `(n, d)`, dense or CSR, with bool `(n,)` labels, and those held out.
+    """
+    losses = np.zeros(len(_REGULARIZATIONS))
+    for x, y, x_held_out, y_held_out in parts:
+        for place, parameters in enumerate(fit_path(x, y, _REGULARIZATIONS[-1])):
+            logits = x_held_out.astype(np.float64) @ parameters[:-1] + parameters[-1]
+            losses[place] += np.logaddexp(0.0, np.where(y_held_out, -logits, logits)).sum()
+    return _REGULARIZATIONS[int(losses.argmin())]
+
+
+def fit_path(x: Any, y: Bool, until: float) -> list[Float64]:
+    """Return the parameters for each penalty from the strongest down to `until`, each begun at the one before.
+
+    x: `(n, d)`, dense or CSR. Each is float64 `(d + 1,)`, see `fit_logistic`.
+    """
+    path: list[Float64] = []
+    for regularization in _REGULARIZATIONS:
+        path.append(fit_logistic(x, y, regularization, path[-1] if path else None))
+        if regularization <= until:
+            break
+    return path
+
+
 def _bounds(interval: Interval) -> dict[str, float]:
     return {"mean": interval.mean, "lo": interval.lo, "hi": interval.hi}
 
@@ -185,26 +221,3 @@ def _spread_users(user_idx: npt.NDArray[np.int32], y: Bool, n_folds: int, rng: n
     complains = np.bincount(number, weights=~y) > 0
     dealt = np.concatenate([rng.permutation(users[complains]), rng.permutation(users[~complains])])
     return {int(user): place % n_folds for place, user in enumerate(dealt)}
-
-
-def _choose_regularization(x: Float32, y: Bool, user_idx: npt.NDArray[np.int32], rng: np.random.Generator) -> float:
-    """Return the penalty with the least log loss on held-out users; the strongest of equals."""
-    fold_of_user = _spread_users(user_idx, y, _INNER_FOLDS, rng)
-    fold = np.array([fold_of_user[int(user)] for user in user_idx])
-    losses = np.zeros(len(_REGULARIZATIONS))
-    for number in range(_INNER_FOLDS):
-        rows = fold == number
-        for place, parameters in enumerate(_fit_path(x[~rows], y[~rows], _REGULARIZATIONS[-1])):
-            logits = x[rows].astype(np.float64) @ parameters[:-1] + parameters[-1]
-            losses[place] += np.logaddexp(0.0, np.where(y[rows], -logits, logits)).sum()
-    return _REGULARIZATIONS[int(losses.argmin())]
-
-
-def _fit_path(x: Float32, y: Bool, until: float) -> list[Float64]:
-    """Return the parameters for each penalty from the strongest down to `until`, each begun at the one before."""
-    path: list[Float64] = []
-    for regularization in _REGULARIZATIONS:
-        path.append(fit_logistic(x, y, regularization, path[-1] if path else None))
-        if regularization <= until:
-            break
-    return path

@@ -205,14 +205,15 @@ class PeerTask:
 
 
 def write_result(folder: Path, scores: Float32, report: dict[str, Any]) -> None:
-    """Write what a peer answers: float32 scores and how they came about."""
+    """Write what a peer answers: float32 scores and how they came about; numbers that are not finite become null."""
     folder.mkdir(parents=True, exist_ok=True)
     np.save(folder / SCORES, scores.astype(np.float32, copy=False), allow_pickle=False)
-    (folder / REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    text = json.dumps(_read_report(json.dumps(report)), indent=2, allow_nan=False)
+    (folder / REPORT).write_text(text + "\n", encoding="utf-8")
 
 
 def read_result(folder: Path, meta: Meta, requests: Requests) -> tuple[Float32, dict[str, Any]]:
-    """Return a peer's scores and its report.
+    """Return a peer's scores and its report, in which no number is NaN or infinite.
 
     Scores are float32 `(n_requests, n_items)` for a `whole` task, and one number per candidate, in the candidates'
     order, for a `given` one.
@@ -229,7 +230,13 @@ def read_result(folder: Path, meta: Meta, requests: Requests) -> tuple[Float32, 
         )
     if n_missing := sum(int(np.isnan(row).sum()) for row in np.array_split(scores, 1 + scores.size // 4_000_000)):
         raise ExchangeError(f"{folder / SCORES} holds {n_missing} NaN; give items that cannot be scored -inf")
-    return scores, json.loads((folder / REPORT).read_text(encoding="utf-8"))
+    return scores, _read_report((folder / REPORT).read_text(encoding="utf-8"))
+
+
+def _read_report(text: str) -> dict[str, Any]:
+    """Return a report with None for NaN and infinities, which Python writes and JSON does not know."""
+    report: dict[str, Any] = json.loads(text, parse_constant=lambda _: None)
+    return report
 
 
 def _arrays(path: Path) -> dict[str, npt.NDArray[Any]]:

@@ -25,7 +25,7 @@ from rectools.models.nn.transformers.lightning import TransformerLightningModule
 
 from benchmarks.peers.exchange import Float32, PeerTask, Requests
 from benchmarks.peers.rectools_tables import interactions_table, scores_from_histories
-from benchmarks.peers.search import Outcome, Run, Scorer, Settings, say
+from benchmarks.peers.search import Outcome, Run, Scorer, Settings, attempt, best_place, say
 
 _CUTOFF: Final = 10
 _HOLDS_OUT_EVERY: Final = 2
@@ -58,7 +58,7 @@ class StopByNdcg(pl.Callback):
         self.best = -1.0
         self.best_epoch = 0
         self.best_state: dict[str, torch.Tensor] = {}
-        self.curve: list[tuple[float, float]] = []
+        self.curve: list[tuple[float, float]] = []  # NaN once the training has diverged
         self._gains: list[float] = []
 
     def on_validation_batch_end(
@@ -72,7 +72,9 @@ class StopByNdcg(pl.Callback):
         scores[:, : module.data_preparator.n_item_extra_tokens] = -math.inf
         scores.scatter_(1, target, -math.inf)
         rank = 1 + (scores >= wanted).sum(dim=1)
-        self._gains.extend((1.0 / torch.log2(1.0 + rank)).where(rank <= _CUTOFF, torch.tensor(0.0)).tolist())
+        gains = (1.0 / torch.log2(1.0 + rank)).where(rank <= _CUTOFF, torch.tensor(0.0))
+        # No score is above NaN: a model that has diverged would have each wanted item at rank 1.
+        self._gains.extend(gains.where(~scores.isnan().any(dim=1), torch.tensor(math.nan)).tolist())
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Keep the weights if they are the best so far; stop the training if they have not been for long."""
@@ -137,18 +139,21 @@ def _run(
 ) -> Outcome:
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     torch.set_num_threads(1)
-    dataset, tried, models = Dataset.construct(interactions_table(task.train)), [], []
+    dataset, tried = Dataset.construct(interactions_table(task.train)), []
+    models: dict[int, TransformerModelBase] = {}
     tries = tries if settings is None else [settings]
+
+    def train(one: Settings) -> float:
+        pl.seed_everything(task.meta.seed)
+        model = models[tries.index(one)] = _make(kind, one, patience)
+        model.fit_partial(dataset, 1, search_epochs)
+        watch = _watch(model)
+        return watch.best if watch.best_state else math.nan
+
     for one in tries:
         say(f"{one}")
-        pl.seed_everything(task.meta.seed)
-        begun = time.perf_counter()
-        model = _make(kind, one, patience)
-        model.fit_partial(dataset, 1, search_epochs)
-        seconds = round(time.perf_counter() - begun, 1)
-        models.append(model)
-        tried.append({**one, "epochs": search_epochs, "ndcg@10": _watch(model).best, "seconds": seconds})
-    chosen = int(np.argmax([row["ndcg@10"] for row in tried]))
+        tried.append({"epochs": search_epochs, **attempt(one, "ndcg@10", train)})
+    chosen = best_place(tried, "ndcg@10")
     model, begun = models[chosen], time.perf_counter()
     say(f"goes on: {tries[chosen]}")
     model.fit_partial(dataset, 1, epochs - search_epochs)

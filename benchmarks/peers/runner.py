@@ -182,16 +182,16 @@ def run_peers(
     chosen: Mapping[str, dict[str, Any]] = MappingProxyType({}),
     python: Path = PYTHON,
     script: Path = SCRIPT,
-) -> dict[str, PeerResult]:
-    """Return what each named peer reaches on the requests that the task was made from.
+) -> tuple[dict[str, PeerResult], dict[str, PeerError]]:
+    """Return what each named peer reaches on the requests that the task was made from, and the errors of the others.
+
+    An error says that the peers' environment is not there, that the peer failed, or that what it returned does not fit
+    the task; the other peers go on.
 
     A peer that finished on the same task before is not run again: its scores are kept in `work`. One that needs the
     values of interactions is left out where there are none. Two run side by side, each on half of the processors.
 
     chosen: settings by peer that a search on another split of the same data found; the others search theirs.
-
-    Raises:
-        PeerError: the peers' environment is not there, a peer failed, or what it returned does not fit the task.
     """
     place = WorkFolder(work / f"{task.meta.name}-{task.meta.seed}")
     keys = {}
@@ -206,29 +206,36 @@ def run_peers(
         if name not in missing:
             reporter.say(f"  {name}: kept from before")
 
-    def ask(name: str) -> str:
+    def ask(name: str) -> None:
         started = time.perf_counter()
         with place.writing(name, keys[name]) as folder:
             _run(task, name, folder, python, script, chosen.get(name))
         reporter.say(f"  peer {name}: {time.perf_counter() - started:.1f} s")
-        return name
 
+    failed: dict[str, PeerError] = {}
     with reporter.stage("peers") as advance, ThreadPoolExecutor(_SIDE_BY_SIDE) as pool:
-        asked = [pool.submit(ask, name) for name in missing]
+        asked = {pool.submit(ask, name): name for name in missing}
         try:
             for done, future in enumerate(as_completed(asked), start=1):
-                advance(done, len(asked), future.result())
+                name = asked[future]
+                try:
+                    future.result()
+                except PeerError as error:
+                    failed[name] = error
+                    reporter.say(f"  {error}")
+                advance(done, len(asked), name)
         except BaseException:
             pool.shutdown(cancel_futures=True)  # those that run are waited for, and kept
             raise
     results: dict[str, PeerResult] = {}
-    for name in keys:
+    for name in (name for name in keys if name not in failed):
         try:
             scores, report = read_result(place.folder / name, task.meta, task.requests)
         except (OSError, ExchangeError) as error:
-            raise PeerError(f"peer {name} left no usable result: {error}") from None
+            failed[name] = PeerError(f"peer {name} left no usable result: {error}")
+            continue
         results[name] = PeerResult(*measure(task, scores, requests, user_ids), report)
-    return results
+    return results, failed
 
 
 def measure(

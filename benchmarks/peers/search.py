@@ -23,6 +23,10 @@ Scorer = Callable[[Requests], Float32]  # requests → scores of every item, (n_
 _CHUNK: Final = 128  # requests whose scores of all items are held at once
 
 
+class SearchError(ValueError):
+    """None of a peer's settings can be fitted."""
+
+
 @dataclass(frozen=True)
 class FitData:
     """What a model is fitted on.
@@ -47,7 +51,7 @@ class FitData:
 class Outcome:
     """What a peer brings back.
 
-    scorer: fitted on everything. tried: each setting with its validation figure and seconds.
+    scorer: fitted on everything. tried: each setting with its validation figure and seconds, see `attempt`.
     """
 
     scorer: Scorer
@@ -68,21 +72,54 @@ def grid(**choices: Iterable[Any]) -> list[Settings]:
     return [dict(zip(names, values, strict=True)) for values in itertools.product(*choices.values())]
 
 
+def attempt(settings: Settings, metric: str, figure_of: Callable[[Settings], float]) -> dict[str, Any]:
+    """Return the settings with the figure they reach and the seconds it took.
+
+    One setting must not cost the peer its others: where it raises, or its figure is NaN, the figure is None and `error`
+    says why.
+    """
+    begun = time.perf_counter()
+    found: dict[str, Any]
+    try:
+        figure = figure_of(settings)
+        found = {metric: None, "error": f"its {metric} is NaN"} if math.isnan(figure) else {metric: figure}
+    except Exception as error:  # noqa: BLE001, whatever a library raises
+        found = {metric: None, "error": f"{type(error).__name__}: {error}"}
+    say(f"{settings}: {found.get('error') or f'{metric} {found[metric]:.4f}'}")
+    return {**settings, **found, "seconds": round(time.perf_counter() - begun, 2)}
+
+
+def best_place(tried: Sequence[Mapping[str, Any]], metric: str) -> int:
+    """Return the place of the row with the highest figure, the first of equals.
+
+    Raises:
+        SearchError: all of them failed.
+    """
+    figures = [-math.inf if row[metric] is None else row[metric] for row in tried]
+    if all(row[metric] is None for row in tried):
+        raise SearchError(
+            f"all {len(tried)} settings failed, the first with: {tried[0]['error']}; mend the peer, or its grid"
+        )
+    return int(np.argmax(figures))
+
+
 def by_search(fit: Fit, tries: Sequence[Settings]) -> Run:
-    """Return a peer that fits each setting without the held-out part, and the best one on everything."""
+    """Return a peer that fits each setting without the held-out part, and the best one on everything.
+
+    What it runs raises `SearchError` where every setting fails.
+    """
 
     def run(task: PeerTask, settings: Settings | None = None) -> Outcome:
         asked = tries if settings is None else [settings]
         past = fit_data(task, held_out=True)
-        tried: list[dict[str, Any]] = []
+
+        def figure_of(one: Settings) -> float:
+            return mean_figure(fit(past, one), task.valid_requests, task.valid_relevant, task.meta.metric)
+
         started = time.perf_counter()
-        for one in asked if len(asked) > 1 else ():
-            begun = time.perf_counter()
-            figure = mean_figure(fit(past, one), task.valid_requests, task.valid_relevant, task.meta.metric)
-            tried.append({**one, task.meta.metric: figure, "seconds": round(time.perf_counter() - begun, 2)})
-            say(f"{one}: {task.meta.metric} {figure:.4f}")
+        tried = [attempt(one, task.meta.metric, figure_of) for one in asked] if len(asked) > 1 else []
         search_seconds = time.perf_counter() - started
-        best = asked[int(np.argmax([row[task.meta.metric] for row in tried])) if tried else 0]
+        best = asked[best_place(tried, task.meta.metric) if tried else 0]
         begun = time.perf_counter()
         scorer = fit(fit_data(task, held_out=False), best)
         return Outcome(scorer, best, tried, search_seconds, time.perf_counter() - begun)

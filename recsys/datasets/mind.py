@@ -42,10 +42,12 @@ class MindReader:
     are null: MIND shuffled the items of every impression, so their order says nothing. Impressions without any click,
     or with nothing but clicks, are kept.
 
-    History: clicks from before the log, of which MIND gives the order but no times. Each becomes an interaction of kind
-    `click` with a made-up time: the newest one second before the earliest impression of the whole file, then one
-    second back per entry. A user's history is taken once, the longest if there are several, and carries as request_id
-    the user's earliest impression with it. Repeated entries stay.
+    History: clicks of which MIND gives the order but no times. Each entry of the history at a user's earliest
+    impression becomes an interaction of kind `click` with a made-up time: the newest one second before the earliest
+    impression of the whole file, then one second back per entry. Repeated entries stay. Where a later history holds
+    more (in MIND none does), what it adds is dated in the same way before its own impression, but after the user's
+    impression before that, and items that the user clicked in an impression by then are left out, since that click
+    counts already. The request_id is that of the impression whose history is the first to have the entry.
     """
 
     name = "mind"
@@ -67,7 +69,8 @@ class MindReader:
         if behaviors is None:
             return RawTables(items=items)
         timed = _timed(behaviors, faults)
-        return RawTables(items=items, interactions=_histories(timed), impressions=_impressions(timed, faults))
+        impressions = _impressions(timed, faults)
+        return RawTables(items=items, interactions=_histories(timed, impressions), impressions=impressions)
 
 
 def _named(folder: Path, stem: str) -> list[Path]:
@@ -192,29 +195,58 @@ def _impressions(behaviors: pl.DataFrame, faults: FaultLog) -> pl.DataFrame:
     )
 
 
-def _histories(behaviors: pl.DataFrame) -> pl.DataFrame:
-    """Return one click per history entry, oldest first within each user; see `MindReader` for the times."""
-    with_length = behaviors.select(
-        Col.USER_ID, Col.REQUEST_ID, Col.TIMESTAMP, _tokens(_HISTORY).alias(Col.ITEM_ID), ROW, FILE
-    ).with_columns(pl.col(Col.ITEM_ID).list.len().alias("n"))
-    longest = (
-        with_length.filter(pl.col("n") > 0)
-        .sort("n", Col.TIMESTAMP, ROW, descending=[True, False, False])
-        .unique(Col.USER_ID, keep="first", maintain_order=True)
-        .sort(ROW)
+def _histories(behaviors: pl.DataFrame, impressions: pl.DataFrame) -> pl.DataFrame:
+    """Return one click per history entry, oldest first within each impression; see `MindReader` for the times."""
+    moment = [Col.USER_ID, Col.TIMESTAMP]
+    previous = behaviors.select(moment).unique().sort(moment)
+    previous = previous.with_columns(pl.col(Col.TIMESTAMP).shift().over(Col.USER_ID).alias("previous"))
+    ordered = behaviors.sort(Col.TIMESTAMP, ROW).with_columns(
+        pl.col(ROW).first().over(Col.USER_ID).alias("first_row"), _tokens(_HISTORY).alias(Col.ITEM_ID)
     )
-    start = behaviors[Col.TIMESTAMP].min()
-    ages = pl.int_ranges(pl.col("n"), 0, step=-1, dtype=pl.Int64)
-    return (
-        longest.with_columns(ages.alias("age"))
-        .explode(Col.ITEM_ID, "age")
-        .select(
-            Col.USER_ID,
-            Col.ITEM_ID,
-            (pl.lit(start, TIMESTAMP) - pl.col("age") * _STEP).alias(Col.TIMESTAMP),
-            pl.lit("click").alias(Col.EVENT),
-            Col.REQUEST_ID,
-            ROW,
-            FILE,
-        )
+    entries = (
+        ordered.select(Col.USER_ID, Col.REQUEST_ID, Col.TIMESTAMP, Col.ITEM_ID, "first_row", ROW, FILE)
+        .explode(Col.ITEM_ID)
+        .drop_nulls(Col.ITEM_ID)
+        # Occurrence n of an item is new where a history first has n of them, whatever fell out of it meanwhile.
+        .with_columns(pl.int_range(pl.len()).over(ROW, Col.ITEM_ID).alias("n"))
+        .unique([Col.USER_ID, Col.ITEM_ID, "n"], keep="first", maintain_order=True)
     )
+    is_first = pl.col(ROW) == pl.col("first_row")
+    dated = pl.concat(
+        [
+            entries.filter(is_first).with_columns(
+                pl.lit(behaviors[Col.TIMESTAMP].min(), TIMESTAMP).alias("end"), _STEP.alias("step")
+            ),
+            _added(entries.filter(~is_first), previous, impressions),
+        ]
+    )
+    age = pl.int_range(pl.len(), 0, step=-1, dtype=pl.Int64).over(moment)
+    return dated.sort(ROW, maintain_order=True).select(
+        Col.USER_ID,
+        Col.ITEM_ID,
+        (pl.col("end") - age * pl.col("step")).alias(Col.TIMESTAMP),
+        pl.lit("click").alias(Col.EVENT),
+        Col.REQUEST_ID,
+        ROW,
+        FILE,
+    )
+
+
+def _added(entries: pl.DataFrame, previous: pl.DataFrame, impressions: pl.DataFrame) -> pl.DataFrame:
+    """Return what later histories add, without what the impressions tell, and when to date it.
+
+    An item that the user clicked up to this impression is no addition: the impression's own click counts, at its time.
+    Nor can one be placed where the user has no earlier moment.
+    """
+    user_item = [Col.USER_ID, Col.ITEM_ID]
+    clicked = impressions.filter(Col.CLICKED).group_by(user_item).agg(pl.col(Col.TIMESTAMP).min().alias("clicked_at"))
+    moment = [Col.USER_ID, Col.TIMESTAMP]
+    kept = (
+        entries.join(clicked, on=user_item, how="left", maintain_order="left")
+        .filter((pl.col("clicked_at") > pl.col(Col.TIMESTAMP)).fill_null(value=True))
+        .join(previous, on=moment, how="left", maintain_order="left")
+        .drop_nulls("previous")
+    )
+    gap = pl.col(Col.TIMESTAMP) - pl.col("previous")
+    step = pl.min_horizontal(_STEP, gap / (pl.len().over(moment) + 1))
+    return kept.with_columns(pl.col(Col.TIMESTAMP).alias("end"), step.alias("step")).drop("clicked_at", "previous")

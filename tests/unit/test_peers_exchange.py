@@ -1,6 +1,7 @@
 """The folder through which peers are asked: what is written comes back, and what does not fit is refused."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from benchmarks.peers.exchange import (
     META,
+    REPORT,
     ExchangeError,
     Interactions,
     Meta,
@@ -129,6 +131,22 @@ def test_scores_come_back_in_the_shape_of_the_task(tmp_path: Path, kind: str, sh
 
     assert np.array_equal(back, scores)
     assert report == {"train_seconds": 1.5}
+
+
+def test_a_figure_that_is_no_number_is_null_in_the_report(tmp_path: Path) -> None:
+    task = make_task()
+    written = {"curve": [[0.5, math.nan]], "search": [{"loss": math.inf}]}
+    told = {"curve": [[0.5, None]], "search": [{"loss": None}]}
+
+    write_result(tmp_path, np.zeros((2, N_ITEMS), np.float32), written)
+    text = (tmp_path / REPORT).read_text(encoding="utf-8")
+    assert (json.loads(text, parse_constant=pytest.fail), read_result(tmp_path, task.meta, task.requests)[1]) == (
+        told,
+        told,
+    )
+
+    (tmp_path / REPORT).write_text(json.dumps(written), encoding="utf-8")  # as reports were once written, and kept
+    assert read_result(tmp_path, task.meta, task.requests)[1] == told
 
 
 def test_scores_of_another_shape_are_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,16 @@ import pytest
 
 from benchmarks.peers.exchange import PeerTask
 from benchmarks.peers.published import published_for
-from benchmarks.peers.runner import PeerError, Protocol, check_no_leak, measure, peer_task, run_peers, values_of
+from benchmarks.peers.runner import (
+    PeerError,
+    PeerResult,
+    Protocol,
+    check_no_leak,
+    measure,
+    peer_task,
+    run_peers,
+    values_of,
+)
 from recsys.config import Config
 from recsys.datasets.dataset import Dataset
 from recsys.datasets.encoded import EncodedData, encode_dataset
@@ -109,6 +119,14 @@ def script(tmp_path: Path) -> Path:
 def ask(
     task: PeerTask, requests: list[LabelledRequest], data: EncodedData, names: list[str], script: Path, work: Path
 ) -> dict[str, Any]:
+    results, failed = asked_of(task, requests, data, names, script, work)
+    assert failed == {}
+    return results
+
+
+def asked_of(
+    task: PeerTask, requests: list[LabelledRequest], data: EncodedData, names: list[str], script: Path, work: Path
+) -> tuple[dict[str, PeerResult], dict[str, PeerError]]:
     python = Path(sys.executable)
     return run_peers(task, requests, data.user_ids, names, work, Reporter(quiet=True), python=python, script=script)
 
@@ -337,21 +355,26 @@ def test_a_peer_that_fails_says_what_it_said(data: EncodedData, script: Path, tm
     split, requests = leave_last(data)
     task = peer_task(data, split, requests, LOO)
 
-    with pytest.raises(PeerError, match="peer broken ended with exit code 3: the library says no; all it said is in"):
-        ask(task, requests, data, ["broken"], script, tmp_path / "work")
+    results, failed = asked_of(task, requests, data, ["broken"], script, tmp_path / "work")
 
+    assert results == {}
+    assert str(failed["broken"]).startswith(
+        "peer broken ended with exit code 3: the library says no; all it said is in"
+    )
     assert (tmp_path / "work" / "toy-loo-42" / "broken.log").read_text().strip() == "the library says no"
 
 
-def test_what_ran_beside_a_peer_that_fails_is_kept(data: EncodedData, script: Path, tmp_path: Path) -> None:
+def test_a_peer_that_fails_stops_no_other(data: EncodedData, script: Path, tmp_path: Path) -> None:
     split, requests = leave_last(data)
     task = peer_task(data, split, requests, LOO)
 
-    with pytest.raises(PeerError, match="peer broken ended"):
-        ask(task, requests, data, ["one", "broken"], script, tmp_path / "work")
-    ask(task, requests, data, ["one"], script, tmp_path / "work")
+    names = ["broken", "one", "two", "three"]
+    results, failed = asked_of(task, requests, data, names, script, tmp_path / "work")
+    ask(task, requests, data, names[1:], script, tmp_path / "work")
 
-    assert sorted((tmp_path / "calls.txt").read_text().split()) == ["broken", "one"]
+    assert list(results) == names[1:]
+    assert list(failed) == ["broken"]
+    assert sorted((tmp_path / "calls.txt").read_text().split()) == sorted(names)
 
 
 def test_two_peers_share_the_processors(data: EncodedData, script: Path, tmp_path: Path) -> None:
@@ -367,25 +390,29 @@ def test_a_result_that_does_not_fit_is_refused(data: EncodedData, script: Path, 
     split, requests = leave_last(data)
     task = peer_task(data, split, requests, LOO)
 
-    with pytest.raises(PeerError, match=r"peer short left no usable result: .* has shape \(5, 12\)"):
-        ask(task, requests, data, ["short"], script, tmp_path / "work")
+    results, failed = asked_of(task, requests, data, ["short"], script, tmp_path / "work")
+
+    assert results == {}
+    assert re.match(r"peer short left no usable result: .* has shape \(5, 12\)", str(failed["short"]))
 
 
 def test_an_environment_that_is_not_there_is_named(data: EncodedData, script: Path, tmp_path: Path) -> None:
     split, requests = leave_last(data)
     task = peer_task(data, split, requests, LOO)
 
-    with pytest.raises(PeerError, match=r"nowhere does not exist; run `make bench-peers`"):
-        run_peers(
-            task,
-            requests,
-            data.user_ids,
-            ["one"],
-            tmp_path / "work",
-            Reporter(quiet=True),
-            python=tmp_path / "nowhere",
-            script=script,
-        )
+    results, failed = run_peers(
+        task,
+        requests,
+        data.user_ids,
+        ["one"],
+        tmp_path / "work",
+        Reporter(quiet=True),
+        python=tmp_path / "nowhere",
+        script=script,
+    )
+
+    assert results == {}
+    assert "nowhere does not exist; run `make bench-peers`" in str(failed["one"])
 
 
 def test_settings_that_were_found_before_are_told_to_the_peer(data: EncodedData, script: Path, tmp_path: Path) -> None:
@@ -394,7 +421,7 @@ def test_settings_that_were_found_before_are_told_to_the_peer(data: EncodedData,
 
     def settings(chosen: dict[str, Any]) -> list[Any]:
         reporter, python, work = Reporter(quiet=True), Path(sys.executable), tmp_path / "work"
-        found = run_peers(
+        found, _ = run_peers(
             task, requests, data.user_ids, ["one", "two"], work, reporter, chosen=chosen, python=python, script=script
         )
         return [result.report["settings"] for result in found.values()]

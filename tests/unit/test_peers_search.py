@@ -14,8 +14,11 @@ from benchmarks.peers.registry import PEERS, peers_for
 from benchmarks.peers.search import (
     FitData,
     Scorer,
+    SearchError,
     Settings,
     answers,
+    attempt,
+    best_place,
     by_search,
     feature_matrix,
     grid,
@@ -107,6 +110,35 @@ def test_the_best_setting_on_validation_data_is_fitted_on_everything() -> None:
     assert outcome.settings == {"bias": 10.0}
     assert fitted == [(0.0, 3), (10.0, 3), (-10.0, 3), (10.0, 5)]
     assert [row["ndcg@10"] for row in outcome.tried] == [pytest.approx(f, abs=1e-4) for f in (0.6622, 1.0, 0.5967)]
+
+
+def test_a_setting_that_fails_or_gives_nan_is_named_and_not_chosen() -> None:
+    def fit(data: FitData, settings: Settings) -> Scorer:
+        if settings["kind"] == "raises":
+            raise ValueError("no terms remain")
+        return scorer_of(np.zeros((3, N_ITEMS), np.float32))
+
+    def figure_of(settings: Settings) -> float:
+        return math.nan
+
+    outcome = by_search(fit, grid(kind=("raises", "works")))(make_task())
+    nan = attempt({"kind": "nan"}, "ndcg@10", figure_of)
+
+    assert outcome.settings == {"kind": "works"}
+    assert [(row["ndcg@10"], row["error"]) for row in (outcome.tried[0], nan)] == [
+        (None, "ValueError: no terms remain"),
+        (None, "its ndcg@10 is NaN"),
+    ]
+    assert "error" not in outcome.tried[1]
+    assert best_place([nan, {"ndcg@10": 0.0}, {"ndcg@10": 0.5}, {"ndcg@10": 0.5}], "ndcg@10") == 2
+
+
+def test_a_peer_of_which_every_setting_fails_says_so() -> None:
+    def fit(data: FitData, settings: Settings) -> Scorer:
+        raise ValueError("no terms remain")
+
+    with pytest.raises(SearchError, match="all 2 settings failed, the first with: ValueError: no terms remain; mend"):
+        by_search(fit, grid(last=(5, 20)))(make_task())
 
 
 def test_one_setting_needs_no_search() -> None:

@@ -79,23 +79,58 @@ def test_history_ends_one_second_before_the_log_and_counts_back(mind: Path) -> N
     ]
 
 
-def test_longest_history_of_a_user_is_taken_once(mind: Path) -> None:
-    (mind / "behaviors.tsv").write_text(
-        "1\tU1\t11/09/2019 1:00:00 AM\tN1\tN3-1\n"
-        "2\tU1\t11/11/2019 1:00:00 AM\tN1 N2\tN3-1\n"
-        "3\tU1\t11/10/2019 1:00:00 AM\tN1 N2\tN3-1\n"
-        "4\tU2\t11/10/2019 1:00:00 AM\tN3\tN3-1\n",
-        encoding="utf-8",
+def histories(folder: Path, behaviors: str) -> list[tuple[str, str, str, datetime]]:
+    (folder / "behaviors.tsv").write_text(behaviors, encoding="utf-8")
+    interactions = read(folder)[0].interactions
+    assert interactions is not None
+    return interactions.select("user_id", "item_id", "request_id", "timestamp").rows()
+
+
+def test_what_a_later_history_adds_is_dated_before_its_own_impression(mind: Path) -> None:
+    found = histories(
+        mind,
+        "1\tU1\t11/09/2019 1:00:00 AM\tN1\tN3-0\n"
+        "2\tU1\t11/11/2019 1:00:00 AM\tN2 N1 N2\tN3-0\n"  # N1 of the beginning, and what was added in between
+        "3\tU1\t11/10/2019 1:00:00 AM\tN1 N2\tN3-0\n"
+        "4\tU2\t11/10/2019 1:00:00 AM\tN3\tN2-1\n"
+        "5\tU3\t11/10/2019 1:00:00 AM\t\tN2-1\n"
+        "6\tU3\t11/10/2019 2:00:00 AM\tN1\tN2-1\n",
     )
 
-    interactions = read(mind)[0].interactions
-
-    assert interactions is not None
-    assert interactions.select("user_id", "item_id", "request_id", "timestamp").rows() == [
-        ("U1", "N1", "3", at(9, 0, 59, 58)),
-        ("U1", "N2", "3", at(9, 0, 59, 59)),
+    assert found == [
+        ("U1", "N1", "1", at(9, 0, 59, 59)),
+        ("U1", "N2", "2", at(11, 0, 59, 59)),
+        ("U1", "N2", "3", at(10, 0, 59, 59)),
         ("U2", "N3", "4", at(9, 0, 59, 59)),
+        ("U3", "N1", "6", at(10, 1, 59, 59)),
     ]
+
+
+def test_a_history_never_tells_what_was_clicked_in_an_impression(mind: Path) -> None:
+    behaviors = "1\tU1\t11/10/2019 1:00:00 AM\tN1\tN3-1 N2-0\n2\tU1\t11/14/2019 1:00:00 AM\tN1 N3\tN2-1\n"
+    assert histories(mind, behaviors) == [("U1", "N1", "1", at(10, 0, 59, 59))]
+
+    loaded = load_dataset(mind, "mind").interactions
+    assert loaded.select("item_id", "timestamp").rows() == [
+        ("N1", at(10, 0, 59, 59)),
+        ("N3", at(10, 1, 0, 0)),  # once, when it was clicked
+        ("N2", at(14, 1, 0, 0)),
+    ]
+
+
+def test_additions_lie_between_two_impressions_however_close_these_are(mind: Path) -> None:
+    found = histories(
+        mind,
+        "1\tU1\t11/10/2019 1:00:00 AM\t\tN3-0\n"
+        "2\tU1\t11/10/2019 1:00:00 AM\tN3\tN3-0\n"  # at the same moment: there is no place for N3
+        "3\tU1\t11/10/2019 1:00:01 AM\tN3 N1 N2 N1\tN3-0\n",
+    )
+
+    assert [(item, request) for _, item, request, _ in found] == [("N1", "3"), ("N2", "3"), ("N1", "3")]
+    moments = [moment for *_, moment in found]
+    assert moments == sorted(set(moments))
+    assert at(10, 1, 0, 0) < moments[0]
+    assert moments[-1] < at(10, 1, 0, 1)
 
 
 def test_gzipped_files_read_like_plain_ones(mind: Path, tmp_path_factory: pytest.TempPathFactory) -> None:

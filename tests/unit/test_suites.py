@@ -15,6 +15,7 @@ from benchmarks.suites import SUITES, cold_items, later_impressions, load_with_p
 from recsys.config import Config
 from recsys.datasets.dataset import Dataset
 from recsys.datasets.encoded import EncodedData
+from recsys.errors import DataError
 from recsys.schema import Col
 from recsys.splits import Fold, Split
 from training.desk import Desk
@@ -107,6 +108,33 @@ def test_the_cold_suite_asks_for_cold_items_with_a_warm_history(tmp_path: Path, 
         assert labelled.request.candidates.tolist() == [0, 1, 2, 3]
         assert set(labelled.relevant_idx.tolist()) <= {0, 1, 2, 3}
         assert not set(labelled.request.history.item_idx.tolist()) & {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "i0\nitem 17\n\n i1 \nx\n",
+            r"2 of 4 ids in .*cold_items.txt are not in the catalogue, the first: \['item 17', 'x'\]",
+        ),
+        (" \n", r"cold_items.txt names no item; write the ids of the cold items, one per line"),
+    ],
+)
+def test_cold_items_are_named_one_per_line_and_known(text: str, said: str, tmp_path: Path, desk: Desk) -> None:
+    (tmp_path / "cold_items.txt").write_text(text, encoding="utf-8")
+
+    with pytest.raises(DataError, match=said):
+        cold_items(_dataset(), tmp_path, _config("ml-1m-cold"), desk)
+
+
+def test_an_id_of_a_cold_item_may_hold_a_space(tmp_path: Path, desk: Desk) -> None:
+    dataset = _dataset()
+    spaced = pl.col(Col.ITEM_ID).str.replace("i", "item ")
+    dataset = Dataset(dataset.items.with_columns(spaced), dataset.interactions.with_columns(spaced))
+    (tmp_path / "cold_items.txt").write_text("item 0\r\nitem 1\r\n", encoding="utf-8", newline="")
+    trial = cold_items(dataset, tmp_path, _config("ml-1m-cold"), desk)
+
+    assert {tuple(labelled.request.candidates.tolist()) for labelled in trial.requests} == {(0, 1)}  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("seed", [0, 1])
