@@ -12,6 +12,7 @@ from recsys.histories import History, InteractionLog
 from recsys.models.sequence import SequenceModel
 from training.sequence import SequenceFit, fit_sequence
 from training.sequence_batches import SequenceData, batches
+from training.sequence_loop import _rate
 from training.sequence_loss import Columns, softmax_loss
 from training.sequence_module import Dropout, SequenceNetwork
 
@@ -246,8 +247,74 @@ def test_best_state_is_kept_when_it_stops_learning() -> None:
 
 def test_time_ends_the_training_early() -> None:
     fit = fitted(cycles(20), SMALL.model_copy(update={"max_train_seconds": 1e-6}))
-    assert fit.stopped_because == "time"
+    assert (fit.stopped_because, fit.time_was_short) == ("time", True)
     assert len(fit.curve) == 1
+
+
+class Clock:
+    """A clock that an update takes a second of, the first one three; in some of them, more."""
+
+    def __init__(self, delays: dict[int, float] | None = None) -> None:
+        self.now, self._n_updates, self._delays = 0.0, 0, {1: 2.0} | (delays or {})
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def pass_update(self, *_: object) -> None:
+        self._n_updates += 1
+        self.now += 1.0 + self._delays.get(self._n_updates, 0.0)
+
+
+def timed_fit(
+    monkeypatch: pytest.MonkeyPatch, clock: Clock, max_train_seconds: float, start: SequenceFit | None = None
+) -> SequenceFit:
+    monkeypatch.setattr("training.sequence_loop.time", clock)
+    config = SMALL.model_copy(update={"epochs": 10, "refit_epochs": 10, "max_train_seconds": max_train_seconds})
+    log = cycles(20)
+    return fit_sequence(log, texts(), config, np.random.SeedSequence(0), start=start, on_progress=clock.pass_update)
+
+
+@pytest.mark.parametrize("is_refit", [False, True])
+def test_weights_do_not_depend_on_the_clock_where_the_time_does_for_all_epochs(
+    is_refit: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = fitted(cycles(20), SMALL.model_copy(update={"epochs": 1})) if is_refit else None
+    quick = timed_fit(monkeypatch, Clock(), 1e6, start)
+    clock = Clock()
+    timed_fit(monkeypatch, clock, 1e6, start)
+    # A little time remains at the end, and the first updates were behind the schedule.
+    slow = timed_fit(monkeypatch, Clock(), clock.now + 0.5, start)
+
+    assert (slow.stopped_because, slow.time_was_short) == ("epochs", False)
+    for name, value in quick.state.items():
+        assert torch.equal(value, slow.state[name])
+
+
+def test_rate_falls_with_the_time_where_it_will_not_do_for_all_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    timed_fit(monkeypatch, clock, 1e6)
+    rates: list[float] = []
+
+    def noted(done: float, warmup_share: float) -> float:
+        rates.append(done)
+        return _rate(done, warmup_share)
+
+    monkeypatch.setattr("training.sequence_loop._rate", noted)
+    fit = timed_fit(monkeypatch, Clock(), clock.now / 2)
+
+    assert (fit.stopped_because, fit.time_was_short) == ("time", True)
+    assert rates == sorted(rates)
+    assert rates[-1] > 0.95
+    assert fit.report()["stopped_because"] == "time"
+
+
+def test_a_rate_that_fell_sooner_is_told_though_all_epochs_were_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    timed_fit(monkeypatch, clock, 1e6)
+    # A hitch early on makes the time look too short; in the end it does.
+    fit = timed_fit(monkeypatch, Clock({3: 8.0}), clock.now + 20.0)
+
+    assert (fit.stopped_because, fit.time_was_short) == ("epochs", True)
 
 
 def test_log_without_anything_to_tell_leaves_the_network_untrained() -> None:
