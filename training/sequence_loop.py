@@ -235,15 +235,28 @@ class SoftmaxItems:
     ) -> tuple[Tensor, Columns]:
         column_of = np.full(len(self._share), -1, np.int64)
         column_of[items] = np.arange(len(items))
-        masked = column_of[batch.masked]
-        kept = masked >= 0
-        indptr = np.concatenate([[0], np.cumsum(kept)])[batch.masked_indptr]
-        masked += np.repeat(np.arange(len(batch)) * len(items), np.diff(batch.masked_indptr))
-        target, indptr_t, masked_t, items_t = (
-            torch.from_numpy(array).to(self._device) for array in (column_of[batch.target], indptr, masked[kept], items)
+        masked, masked_from, masked_to = _masked_columns(batch, column_of)
+        target, masked_t, from_t, to_t, items_t = (
+            torch.from_numpy(array).to(self._device)
+            for array in (column_of[batch.target], masked, masked_from, masked_to, items)
         )
         added = None if correction is None else torch.from_numpy(correction).float().to(self._device)
-        return items_t, Columns(target, indptr_t, masked_t, added)
+        return items_t, Columns(target, masked_t, from_t, to_t, added)
+
+
+def _masked_columns(batch: Batch, column_of: Int64) -> tuple[Int64, Int64, Int64]:
+    """Return the columns that users of a batch had, and where those of each target begin and end, as in `Columns`.
+
+    column_of: int64 `(n_items,)`, -1 for what is no column.
+    """
+    begin, user = np.unique(batch.had_from, return_inverse=True)  # one stretch of `had` per user
+    end = np.zeros_like(begin)
+    np.maximum.at(end, user, batch.had_to)
+    shift = np.cumsum(end - begin) - (end - begin) - begin  # from a place of `had` to one of the users' stretches
+    masked = column_of[batch.had[np.arange((end - begin).sum()) - np.repeat(shift, end - begin)]]
+    kept = masked >= 0
+    n_kept = np.concatenate([[0], np.cumsum(kept)])
+    return masked[kept], n_kept[batch.had_from + shift[user]], n_kept[batch.had_to + shift[user]]
 
 
 def _rate(done: float, warmup_share: float) -> float:
