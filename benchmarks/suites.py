@@ -105,9 +105,8 @@ def cold_items(dataset: Dataset, folder: Path, config: Config, desk: Desk) -> Tr
     parts = []
     for number, hidden in enumerate(np.array_split(rng.permutation(warm), n_parts)):
         hidden_idx = np.sort(hidden).astype(np.int32)
-        visible = ~np.isin(data.log.item_idx, hidden_idx)
         at = replace(desk, work=WorkFolder(desk.work.folder / f"part-{number + 1}"))
-        parts.append(_corpus(data, split, config, at, stage_key(key, number), visible=visible, hidden_idx=hidden_idx))
+        parts.append(_corpus(data, split, config, at, stage_key(key, number), hidden_idx=hidden_idx))
     requests = cold_requests(data.log, cold_idx, np.arange(data.log.n_users), max_history=MAX_REQUEST_HISTORY)
     # At the test nothing is hidden; what is asked about is given with each request.
     asked = config.with_overrides({"ranker.rows": "retrieved"})
@@ -152,10 +151,9 @@ def _corpus(
     desk: Desk,
     key: str,
     *,
-    visible: npt.NDArray[np.bool_] | None = None,
     hidden_idx: npt.NDArray[np.int32] = _NOTHING,
 ) -> Corpus:
-    text = run_text_stage(data, split, config, desk, key, visible=visible)
+    text = run_text_stage(data, split, config, desk, key, hidden_idx=hidden_idx)
     return Corpus(data, split, config, text.embeddings, text.encoder, hidden_idx)
 
 

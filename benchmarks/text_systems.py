@@ -75,10 +75,9 @@ def encoded_texts(trial: Trial, data: EncodedData, desk: Desk, *, frozen: bool) 
 
     def embeddings(corpus: Corpus, name: str) -> Float32:
         config = corpus.config.with_overrides({"encoder.tune": "none"}) if frozen else corpus.config
-        visible = ~np.isin(data.log.item_idx, corpus.pseudo_cold_idx) if len(corpus.pseudo_cold_idx) else None
         at = replace(desk, work=WorkFolder(desk.work.folder / name))
         key = stage_key(trial.key, name, list(data.catalogue.texts[:100]))
-        return run_text_stage(data, corpus.split, config, at, key, visible=visible).embeddings
+        return run_text_stage(data, corpus.split, config, at, key, hidden_idx=corpus.pseudo_cold_idx).embeddings
 
     if frozen:
         vectors = embeddings(_asked(trial), "frozen")

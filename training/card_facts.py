@@ -29,7 +29,9 @@ class CardFacts:
     report: what was measured on the test, any metrics. encoder: what the text stage reports: `base`, `kind` (`none`
     where there is no encoder), `curve`, `seconds` and `stopped_because`, and where they are there `objective` and
     `mean_cosine`, between an item's embeddings before and after. signals: what `training.signals` reports, empty where
-    it decided nothing. n_requests: how many were measured. run_id: the MLflow run. environment: versions.
+    it decided nothing. sequence: by the models that each is part of, what the fits of the sequence model report,
+    `epochs`, `stopped_because`, `time_was_short` and `seconds`; empty where there is none. n_requests: how many were
+    measured. run_id: the MLflow run. environment: versions.
     """
 
     dataset: Dataset
@@ -44,6 +46,7 @@ class CardFacts:
     fingerprint: str
     environment: Mapping[str, str] = field(default_factory=dict)
     signals: Mapping[str, Any] = field(default_factory=dict)
+    sequence: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def metrics(self) -> list[str]:
@@ -58,6 +61,16 @@ class CardFacts:
         """The metric that is told first; None where nothing was measured."""
         names = self.metrics
         return next((name for name in (*_HEADLINES, *names) if name in names), None)
+
+
+def hurried_by_time(facts: CardFacts) -> dict[str, str]:
+    """Return what had too little time to be learned in full, in words, and the settings that give it more."""
+    hurried = {}
+    if facts.encoder["stopped_because"] == "time":
+        hurried["the text encoder"] = "encoder.max_train_seconds"
+    if short := [name for name, fit in facts.sequence.items() if fit["time_was_short"]]:
+        hurried[f"the sequence model ({', '.join(short)})"] = "sequence.max_train_seconds"
+    return hurried
 
 
 def counts_line(facts: CardFacts) -> str:

@@ -162,7 +162,7 @@ def tune_encoder(
             watch.train_losses.append(loss)
             report(step, schedule.n_steps, loss)
             seconds = time.monotonic() - started
-            out_of_time = seconds > config.max_train_seconds
+            out_of_time = seconds > config.max_train_seconds and step < schedule.n_steps
             if schedule.evaluates_at(step) or out_of_time:
                 watch.evaluate(step, seconds)
             if out_of_time or watch.n_stale >= config.patience:

@@ -1,13 +1,14 @@
 """The models of one corpus along the folds, each fitted when it is first asked for."""
 
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 from recsys.config import Config
 from recsys.models.fitted import FittedModels
 from recsys.splits import Fold
 from training.desk import Desk, seed_for
 from training.fitting import Corpus, fit_models, known_to
+from training.progress import how_it_ended
 from training.sequence import SequenceFit, fit_sequence
 
 _NAMES: Final[dict[Fold | None, str]] = {
@@ -43,6 +44,22 @@ class Fits:
             self._models[fold] = self._fitted(fold)
         return self._models[fold]
 
+    @property
+    def sequence_reports(self) -> dict[str, dict[str, Any]]:
+        """What the fits of the sequence model so far say of themselves, by the models that they are part of."""
+        if self._like is not None:
+            return self._like.sequence_reports
+        return {_NAMES.get(fold, "models"): fit.report() for fold, fit in self._sequences.items()}
+
+    @property
+    def sequence_curve(self) -> list[dict[str, float]]:
+        """The sequence model's learning curve on the past, a `step` per epoch; empty where it was not fitted."""
+        if self._like is not None:
+            return self._like.sequence_curve
+        fit = self._sequences.get(Fold.LABEL)
+        curve = [] if fit is None else fit.curve
+        return [{"step" if name == "epoch" else name: value for name, value in point.items()} for point in curve]
+
     def _fitted(self, fold: Fold | None) -> FittedModels:
         config = self.corpus.config
         if self._like is not None:
@@ -57,8 +74,9 @@ class Fits:
             corpus = self.corpus
             start = self._sequence(_BEFORE[fold]) if fold in _BEFORE else None
             log = corpus.data.log.select(known_to(corpus, fold) & (corpus.data.log.weight > 0))
-            self._sequences[fold] = self._desk.run(
-                "sequence model" if start is None else "sequence model, brought up to date",
+            name = "sequence model" if start is None else "sequence model, brought up to date"
+            fit = self._desk.run(
+                name,
                 lambda advance: fit_sequence(
                     log,
                     corpus.item_embeddings,
@@ -68,6 +86,10 @@ class Fits:
                     on_progress=lambda step, total, loss: advance(step, total, f"loss {loss:.3f}"),
                 ),
             )
+            self._desk.reporter.say(
+                how_it_ended(name, fit.stopped_because, "sequence.max_train_seconds", time_was_short=fit.time_was_short)
+            )
+            self._sequences[fold] = fit
         return self._sequences[fold]
 
 

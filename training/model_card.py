@@ -18,6 +18,7 @@ from training.card_facts import (
     days_between,
     first_us,
     held_out,
+    hurried_by_time,
     last_us,
     moment,
     non_defaults,
@@ -44,6 +45,7 @@ def model_card(facts: CardFacts) -> str:
         ("Measured", _measured),
         ("By slice", _by_slice),
         ("The text encoder before and after", _encoder),
+        *([("The sequence model", _sequence)] if facts.sequence else []),
         *([("Kinds of behaviour, ratings and texts", card_signals)] if facts.signals else []),
         ("Configuration", _configuration),
         ("Limits", lambda facts: (f"- {limit}" for limit in limits(facts))),
@@ -224,6 +226,22 @@ def _encoder(facts: CardFacts) -> Iterator[str]:
     yield from table_lines(["", ""], rows)
 
 
+def _sequence(facts: CardFacts) -> Iterator[str]:
+    yield "Trained once, on the past; brought up to date from there for what is known later:"
+    yield ""
+    rows = [
+        [
+            name,
+            str(fit["epochs"]),
+            fit["stopped_because"],
+            "was short" if fit["time_was_short"] else "was enough",
+            f"{fit['seconds']:.0f} s",
+        ]
+        for name, fit in facts.sequence.items()
+    ]
+    yield from table_lines(["part of", "epochs", "ended by", "time for it", "time"], rows)
+
+
 def _configuration(facts: CardFacts) -> Iterator[str]:
     changed = non_defaults(facts.config)
     yield f"Seed {facts.config.seed}. The run's config.yaml holds every value. Other than by default:"
@@ -241,7 +259,15 @@ def _reproduction(facts: CardFacts) -> Iterator[str]:
     yield f"recsys train --data FOLDER --format {facts.dataset.format} --config config.yaml"
     yield "```"
     yield ""
-    yield "The same data, configuration, versions and number of threads give the same figures; times differ."
+    same = "the same data, configuration, versions and number of threads give the same figures; times differ."
+    if hurried := hurried_by_time(facts):
+        yield (
+            f"Time was short for {' and '.join(hurried)}: how far the training came depends on the machine and on what "
+            f"else it did, so another training may give other figures. With enough time "
+            f"({', '.join(f'`{setting}`' for setting in hurried.values())}), {same}"
+        )
+    else:
+        yield same.capitalize()
     if facts.environment:
         yield ""
         yield from table_lines(["part", "version"], [[name, value] for name, value in facts.environment.items()])

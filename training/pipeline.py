@@ -109,11 +109,12 @@ def train(
         fits = Fits(corpus, desk)
         fit = train_on_past([fits], desk, fingerprint)
         path, evaluation = measure(fits, fit.ranker, desk)
-        report = _report(dataset, config, evaluation, run)
+        report = _report(dataset, config, text, fits, evaluation, run)
         with run.stage("pictures"):
             _log_pictures(run, path.models, path.feature_groups, text, fit, evaluation, report)
-        _log_card(run, dataset, corpus, text, signals, evaluation, report, fingerprint)
+        run.log_curve("sequence", fits.sequence_curve)
         final = fits.models(None).with_ranker(fit.ranker)
+        _log_card(run, dataset, fits, text, signals, evaluation, report, fingerprint)
         final = replace(final, sentiment=signals.head, seen=signals.data.seen)
         version = desk.run("bundle", lambda _: _register(run, final, text, work, dataset, fingerprint, evaluation))
     work.remove()
@@ -134,7 +135,10 @@ def _counts(dataset: Dataset) -> dict[str, int]:
     return {"users": dataset.n_users} | {name: table.height for name, table in tables.items() if table is not None}
 
 
-def _report(dataset: Dataset, config: Config, evaluation: Evaluation, run: TrainingRun) -> SuiteReport:
+def _report(
+    dataset: Dataset, config: Config, text: TextStage, fits: Fits, evaluation: Evaluation, run: TrainingRun
+) -> SuiteReport:
+    encoder = {name: text.report[name] for name in ("stopped_because", "seconds")}
     report = SuiteReport(
         suite=dataset.name,
         split=config.split.kind,
@@ -144,6 +148,7 @@ def _report(dataset: Dataset, config: Config, evaluation: Evaluation, run: Train
         slices=evaluation.slices,
         seconds=sum(stage.seconds for stage in run.total.stages),
         peak_rss_mb=run.total.peak_rss_mb,
+        environment={"text encoder": encoder, "sequence model": fits.sequence_reports},
     )
     run.log_report(report.to_dict())
     return report
@@ -188,13 +193,14 @@ def _log_pictures(
 def _log_card(
     run: TrainingRun,
     dataset: Dataset,
-    corpus: Corpus,
+    fits: Fits,
     text: TextStage,
     signals: Signals,
     evaluation: Evaluation,
     report: SuiteReport,
     fingerprint: str,
 ) -> None:
+    corpus = fits.corpus
     facts = CardFacts(
         dataset=dataset,
         data=corpus.data,
@@ -208,6 +214,7 @@ def _log_card(
         fingerprint=fingerprint,
         environment=environment(),
         signals=signals.report,
+        sequence=fits.sequence_reports,
     )
     run.log_card(model_card(facts), card_summary(facts))
 

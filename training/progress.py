@@ -15,6 +15,15 @@ log = logging.getLogger(__name__)
 _LINE_EVERY_S: Final = 10.0
 
 
+def how_it_ended(name: str, stopped_because: str, setting: str, *, time_was_short: bool) -> str:
+    """Return the line that says why the training of a network ended, and which setting gives it more time."""
+    how = stopped_because if stopped_because.startswith("not ") else f"ended by {stopped_because}"
+    if not time_was_short:
+        return f"  {name}: {how}"
+    hurried = "" if stopped_because == "time" else ", hurried by time"
+    return f"  {name}: {how}{hurried}; raise {setting} to let it learn longer"
+
+
 class Advance(Protocol):
     """Called while a stage works: how much is done, of how much (0 when unknown), and a word on how it goes."""
 

@@ -35,6 +35,8 @@ class SequenceFit:
     with. is_trained: bool `(n_items,)`, items with behaviour. curve: one dict per epoch: `epoch`, `seconds`,
     `train_loss`, and `valid_loss` and `valid_ndcg@10` where something was held out.
     stopped_because: `epochs`, `patience`, `time`, or `not trained` where there was nothing to train on.
+    time_was_short: whether `max_train_seconds` ended it or made its learning rate fall sooner. Only then may the same
+    seed give another network on another machine or another day.
     """
 
     config: SequenceConfig
@@ -44,6 +46,16 @@ class SequenceFit:
     curve: list[dict[str, float]]
     seconds: float
     stopped_because: str
+    time_was_short: bool
+
+    def report(self) -> dict[str, Any]:
+        """Return what the fit says of itself as JSON values, its curve aside."""
+        return {
+            "epochs": len(self.curve),
+            "stopped_because": self.stopped_because,
+            "time_was_short": self.time_was_short,
+            "seconds": round(self.seconds, 1),
+        }
 
     def export(self) -> SequenceModel:
         """Return the model as it is served."""
@@ -108,7 +120,16 @@ def fit_sequence(
         stopped_because = loop.run(on_progress or (lambda step, total, loss: None))
     state = {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
     is_trained = log.item_counts() > 0
-    return SequenceFit(config, state, embeddings, is_trained, loop.curve, time.monotonic() - started, stopped_because)
+    return SequenceFit(
+        config,
+        state,
+        embeddings,
+        is_trained,
+        loop.curve,
+        time.monotonic() - started,
+        stopped_because,
+        loop.pace.time_was_short,
+    )
 
 
 def _device(config: SequenceConfig) -> torch.device:

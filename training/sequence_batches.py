@@ -42,8 +42,10 @@ class Batch:
     """Padded windows and their targets.
 
     item_idx, gap_bucket, index_bucket: int64 `(b, length)`; padding, at the end of a row, is item 0. place: int64
-    `(n,)`, where in the flattened batch each target is told from. target: int64 `(n,)`, items. masked_indptr, masked:
-    int64, items that each target's row leaves out of the softmax, in CSR form.
+    `(n,)`, where in the flattened batch each target is told from. target: int64 `(n,)`, items. had: int64, what users
+    had, each item once per user, the first it turned to first; shared by all batches. had_from, had_to: int64 `(n,)`,
+    the part of `had` that each target's user had before it: its row leaves these out of the softmax. Written out per
+    target they would grow with the square of a history.
     """
 
     item_idx: Int64
@@ -51,8 +53,9 @@ class Batch:
     index_bucket: Int64
     place: Int64
     target: Int64
-    masked_indptr: Int64
-    masked: Int64
+    had: Int64
+    had_from: Int64
+    had_to: Int64
 
     def __len__(self) -> int:
         return len(self.target)
@@ -75,6 +78,8 @@ class SequenceData:
         is_first = np.zeros(len(log), np.bool_)
         is_first[np.unique(key, return_index=True)[1]] = True
         self.is_target = is_first & (rows > self._user_start)
+        self._had = self._item_idx[is_first]
+        self._n_had = np.concatenate([[0], np.cumsum(is_first)])  # (len(log) + 1,): places of `_had` before each row
 
     def last_targets(self) -> Int64:
         """Return the log row of each user's last interaction, where that is a target, int64."""
@@ -113,18 +118,15 @@ class SequenceData:
         told[valid] &= is_target[rows[valid] + 1]
         place = np.flatnonzero(told)
         target_rows = rows.ravel()[place] + 1
-        # Everything a user had before the target; the user's rows are contiguous.
-        n_before = target_rows - self._user_start[target_rows]
-        masked_indptr = np.concatenate([[0], np.cumsum(n_before)])
-        offsets = np.repeat(self._user_start[target_rows] - masked_indptr[:-1], n_before)
         return Batch(
             np.where(valid, self._item_idx[rows], 0),
             np.where(valid, self._gap_bucket[rows], 0),
             np.where(valid, self._index_bucket[rows], 0),
             place,
             self._item_idx[target_rows],
-            masked_indptr,
-            self._item_idx[np.arange(masked_indptr[-1]) + offsets],
+            self._had,
+            self._n_had[self._user_start[target_rows]],
+            self._n_had[target_rows],
         )
 
 

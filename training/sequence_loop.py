@@ -26,13 +26,52 @@ _REFIT_RATE: Final = 0.3
 _CUTOFF: Final = 10
 _HELD_OUT_SHARE: Final = 0.5
 _MAX_HELD_OUT: Final = 2_000
+# Share of the time before which the pace is not judged: too few steps were made, and any hitch would count too much.
+_JUDGED_AFTER: Final = 0.02
 # A small log is divided into about so many batches an epoch, each of so many places at least.
 _MIN_BATCHES: Final = 50
 _MIN_TOKENS: Final = 128
 
 
+class Pace:
+    """How far a training is, and whether its time will do.
+
+    time_was_short: whether the clock has had a say in what was learned; else a seed gives the same weights at any pace.
+    """
+
+    def __init__(self, max_seconds: float) -> None:
+        self._started, self._max_seconds = time.monotonic(), max_seconds
+        self._after_first: tuple[float, float] | None = None
+        self.time_was_short = False
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._started
+
+    @property
+    def is_time_up(self) -> bool:
+        return self.seconds >= self._max_seconds
+
+    def done(self, step_share: float) -> float:
+        """Return how far a training is before the step at `step_share` of all steps, from 0 on.
+
+        That is `step_share`, or the share of the time that has passed where that is more and, at the pace of the steps
+        since the first, not all of them will be made in time.
+        """
+        time_share = self.seconds / self._max_seconds
+        if self._after_first is None and step_share > 0.0:
+            self._after_first = (step_share, time_share)
+        if self._after_first is None or time_share < max(_JUDGED_AFTER, step_share):
+            return step_share
+        steps, passed = step_share - self._after_first[0], time_share - self._after_first[1]
+        if not steps or time_share + (1.0 - step_share) * passed / steps <= 1.0:
+            return step_share
+        self.time_was_short = True
+        return time_share
+
+
 class Loop:
-    """Trains a network in place; `curve` gets a point per epoch.
+    """Trains a network in place; `curve` gets a point per epoch, `pace` says whether the time did.
 
     The last interactions of some users are held out to tell when to stop. A refit, the update of a fitted network,
     holds nothing out: few epochs at a lower rate, without a warm-up.
@@ -63,7 +102,7 @@ class Loop:
         self._batch_tokens = min(config.batch_tokens, tokens)
         self._best: dict[str, Tensor] = {}
         self._best_loss, self._n_stale = float("inf"), 0
-        self._started = time.monotonic()
+        self.pace = Pace(config.max_train_seconds)
         self.curve: list[dict[str, float]] = []
 
     def run(self, report: Progress) -> str:
@@ -72,41 +111,39 @@ class Loop:
             return "not trained"
         stopped_because = "epochs"
         for epoch in range(self._n_epochs):
-            train_loss = self._run_epoch(epoch, report)
+            train_loss, is_whole = self._run_epoch(epoch, report)
             if not np.isfinite(train_loss):
                 raise ConfigError(
                     f"the sequence model's training diverged in epoch {epoch + 1}; lower sequence.learning_rate "
                     f"(now {self._config.learning_rate})"
                 )
             self._note(epoch, train_loss)
-            out_of_time = self._time_share() >= 1.0
-            if out_of_time or self._n_stale >= self._config.patience:
-                stopped_because = "time" if out_of_time else "patience"
+            if not is_whole or (self.pace.is_time_up and epoch + 1 < self._n_epochs):
+                stopped_because, self.pace.time_was_short = "time", True
+                break
+            if self._n_stale >= self._config.patience:
+                stopped_because = "patience"
                 break
         if self._best:
             self._network.load_state_dict(self._best)
         return stopped_because
 
-    def _run_epoch(self, epoch: int, report: Progress) -> float:
-        """Return the mean loss of one pass, which ends early where the time does."""
+    def _run_epoch(self, epoch: int, report: Progress) -> tuple[float, bool]:
+        """Return the mean loss of one pass, and whether it was a whole one: it ends where the time does."""
         windows = self._data.windows(self._config.max_length, self._config.overlap, self._rng)
         parts = list(batches(windows, self._batch_tokens, self._rng))
         losses: list[float] = []
         for place, part in enumerate(parts):
-            # Where the time will not do for all epochs, the rate falls with the time.
-            done = max((epoch + place / len(parts)) / self._n_epochs, self._time_share())
-            if done >= 1.0 and losses:
-                break
+            if losses and self.pace.is_time_up:
+                return float(np.mean(losses)), False
+            done = self.pace.done((epoch + place / len(parts)) / self._n_epochs)
             for group in self._optimiser.param_groups:
                 group["lr"] = self._peak_rate * _rate(done, self._warmup_share)
             batch = self._data.batch(part, self._is_target)
             if len(batch):
                 losses.append(self._step(batch))
                 report(epoch * len(parts) + place + 1, len(parts) * self._n_epochs, losses[-1])
-        return float(np.mean(losses))
-
-    def _time_share(self) -> float:
-        return (time.monotonic() - self._started) / self._config.max_train_seconds
+        return float(np.mean(losses)), True
 
     def _step(self, batch: Batch) -> float:
         """Make one update; return the loss before it."""
@@ -142,7 +179,7 @@ class Loop:
             if loss < self._best_loss:
                 self._best_loss, self._n_stale = loss, 0
                 self._best = {name: value.detach().clone() for name, value in self._network.state_dict().items()}
-        self.curve.append(point | {"seconds": time.monotonic() - self._started})
+        self.curve.append(point | {"seconds": self.pace.seconds})
 
     @torch.no_grad()
     def _judge(self) -> tuple[float, float]:
@@ -198,15 +235,28 @@ class SoftmaxItems:
     ) -> tuple[Tensor, Columns]:
         column_of = np.full(len(self._share), -1, np.int64)
         column_of[items] = np.arange(len(items))
-        masked = column_of[batch.masked]
-        kept = masked >= 0
-        indptr = np.concatenate([[0], np.cumsum(kept)])[batch.masked_indptr]
-        masked += np.repeat(np.arange(len(batch)) * len(items), np.diff(batch.masked_indptr))
-        target, indptr_t, masked_t, items_t = (
-            torch.from_numpy(array).to(self._device) for array in (column_of[batch.target], indptr, masked[kept], items)
+        masked, masked_from, masked_to = _masked_columns(batch, column_of)
+        target, masked_t, from_t, to_t, items_t = (
+            torch.from_numpy(array).to(self._device)
+            for array in (column_of[batch.target], masked, masked_from, masked_to, items)
         )
         added = None if correction is None else torch.from_numpy(correction).float().to(self._device)
-        return items_t, Columns(target, indptr_t, masked_t, added)
+        return items_t, Columns(target, masked_t, from_t, to_t, added)
+
+
+def _masked_columns(batch: Batch, column_of: Int64) -> tuple[Int64, Int64, Int64]:
+    """Return the columns that users of a batch had, and where those of each target begin and end, as in `Columns`.
+
+    column_of: int64 `(n_items,)`, -1 for what is no column.
+    """
+    begin, user = np.unique(batch.had_from, return_inverse=True)  # one stretch of `had` per user
+    end = np.zeros_like(begin)
+    np.maximum.at(end, user, batch.had_to)
+    shift = np.cumsum(end - begin) - (end - begin) - begin  # from a place of `had` to one of the users' stretches
+    masked = column_of[batch.had[np.arange((end - begin).sum()) - np.repeat(shift, end - begin)]]
+    kept = masked >= 0
+    n_kept = np.concatenate([[0], np.cumsum(kept)])
+    return masked[kept], n_kept[batch.had_from + shift[user]], n_kept[batch.had_to + shift[user]]
 
 
 def _rate(done: float, warmup_share: float) -> float:

@@ -15,14 +15,15 @@ _CHUNK_LOGITS_GPU: Final = 200_000_000
 class Columns:
     """What the softmax runs over, and what each row leaves out of it.
 
-    target: int64 `(n,)`, column of each row's target. masked_indptr: int64 `(n + 1,)` and masked: int64, what each row
-    leaves out, in CSR form, as places in the flattened `(n, c)`; never its target. correction: float32 `(c,)` added to
-    all logits but the target's, for sampled columns; None for all items.
+    target: int64 `(n,)`, column of each row's target. masked: int64, columns, and masked_from, masked_to: int64
+    `(n,)`, the part of them that each row leaves out, never its target; parts may overlap. correction: float32 `(c,)`
+    added to all logits but the target's, for sampled columns; None for all items.
     """
 
     target: Tensor
-    masked_indptr: Tensor
     masked: Tensor
+    masked_from: Tensor
+    masked_to: Tensor
     correction: Tensor | None = None
 
 
@@ -86,6 +87,15 @@ def masked_logits(hidden: Tensor, vectors: Tensor, columns: Columns, start: int,
         target = columns.target[start:stop, None]
         of_target = logits.gather(1, target)
         logits.add_(columns.correction).scatter_(1, target, of_target)
-    first, last = int(columns.masked_indptr[start]), int(columns.masked_indptr[stop])
-    logits.view(-1).index_fill_(0, columns.masked[first:last] - start * len(vectors), float("-inf"))
+    logits.view(-1).index_fill_(0, _left_out(columns, start, stop, len(vectors)), float("-inf"))
     return logits
+
+
+def _left_out(columns: Columns, start: int, stop: int, n_columns: int) -> Tensor:
+    """Return what some rows leave out, int64 places in the flattened `(stop - start, n_columns)`."""
+    begin = columns.masked_from[start:stop]
+    n_masked = columns.masked_to[start:stop] - begin
+    row = torch.repeat_interleave(torch.arange(stop - start, device=begin.device), n_masked)
+    offset = begin - (n_masked.cumsum(0) - n_masked)
+    place = torch.arange(len(row), device=begin.device) + offset[row]
+    return row * n_columns + columns.masked[place]

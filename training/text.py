@@ -19,7 +19,7 @@ from training.encoder import EncoderTexts, fit_text_encoder
 from training.encoder_choices import ChoiceSource
 from training.encoder_objectives import ExampleSource, PairSource
 from training.pairs import EncoderPairs, build_pairs
-from training.progress import Advance
+from training.progress import Advance, how_it_ended
 from training.work import stage_key
 
 Bool = npt.NDArray[np.bool_]
@@ -173,6 +173,8 @@ def run_text_stage(
         desk.reporter.say("  text encoder: kept from before")
     encoder = TextEncoder.load(folder / "model")
     report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    ended = report["stopped_because"]
+    desk.reporter.say(how_it_ended("text encoder", ended, "encoder.max_train_seconds", time_was_short=ended == "time"))
     return TextStage(encoder, folder / "model", _embeddings(data, encoder, desk, stage_id), report)
 
 

@@ -24,6 +24,8 @@ INPUTS: Final = ("input_ids", "attention_mask")
 _KEYS: Final = ("dim", "max_length", "kind", "base", "pooling", "quantised", "fingerprint")
 # A text of n characters has no use for more than its first tokens; cutting it first keeps a text of megabytes cheap.
 _CHARACTERS_PER_TOKEN: Final = 64
+# Texts tokenised at a time: what the tokenizer returns of a text is many times the size of its ids.
+_TEXTS_AT_ONCE: Final = 1_024
 
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
@@ -37,12 +39,17 @@ def tokenise(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> lis
     cut = max_length * _CHARACTERS_PER_TOKEN
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_length)
-    # A lone surrogate has no UTF-8 form and cannot be handed to the tokenizer.
-    clean = [text[:cut].encode("utf-8", "replace").decode("utf-8") for text in texts]
-    return [
-        np.asarray(encoding.ids if not all(encoding.special_tokens_mask) else [], dtype=np.int64)
-        for encoding in tokenizer.encode_batch(clean)
-    ]
+    tokens: list[Int64] = []
+    for start in range(0, len(texts), _TEXTS_AT_ONCE):
+        # A lone surrogate has no UTF-8 form and cannot be handed to the tokenizer.
+        clean = [
+            text[:cut].encode("utf-8", "replace").decode("utf-8") for text in texts[start : start + _TEXTS_AT_ONCE]
+        ]
+        tokens += [
+            np.asarray(encoding.ids if not all(encoding.special_tokens_mask) else [], dtype=np.int64)
+            for encoding in tokenizer.encode_batch(clean)
+        ]
+    return tokens
 
 
 def pad(tokens: Sequence[Int64], pad_id: int) -> tuple[Int64, Int64]:

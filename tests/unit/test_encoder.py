@@ -176,6 +176,12 @@ def test_time_limit_ends_the_tuning_after_the_step_that_passes_it(tiny_bert: Pat
     assert [point["step"] for point in curve] == [0, 1]
 
 
+def test_time_that_passes_with_the_last_step_has_ended_nothing(tiny_bert: Path) -> None:
+    _, curve, stopped_because = tuned(tiny_bert, max_train_seconds=1e-6, epochs=1, batch_size=1_000)
+    assert stopped_because == "epochs"
+    assert [point["step"] for point in curve] == [0, 1]
+
+
 def test_curve_is_evaluated_as_often_as_configured(tiny_bert: Path) -> None:
     _, curve, _ = tuned(tiny_bert, epochs=2, evaluations_per_epoch=5, patience=99)
     assert [point["step"] for point in curve] == list(range(0, 21, 2))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tokenizers import Encoding, Tokenizer
 
 from recsys.config import EncoderConfig
 from recsys.errors import EncoderError
@@ -19,6 +20,7 @@ from recsys.models.encoder import (
     TextEncoder,
     fingerprint_of,
     pad,
+    tokenise,
 )
 from training.encoder_export import export_encoder
 from training.small_encoder import build_small_encoder
@@ -54,6 +56,37 @@ def redescribe(folder: Path, **changes: object) -> None:
     for _ in range(2):
         (folder / DESCRIPTION_FILE).write_text(json.dumps(description))
         description["fingerprint"] = fingerprint_of(folder)
+
+
+class CountingTokenizer:
+    """A tokenizer that notes how many texts it is given at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        self._tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
+        self.sizes: list[int] = []
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._tokenizer, name)
+
+    def encode_batch(self, texts: list[str]) -> list[Encoding]:
+        self.sizes.append(len(texts))
+        return self._tokenizer.encode_batch(texts)
+
+
+def test_a_catalogue_is_tokenised_in_parts_without_a_seam(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recsys.models.encoder._TEXTS_AT_ONCE", 4)
+    texts = [*TEXTS, "", "boat"]
+    tokenizer = CountingTokenizer(exported)
+    tokens = tokenise(tokenizer, texts, MAX_LENGTH)  # type: ignore[arg-type]
+    one_by_one = [
+        tokenise(Tokenizer.from_file(str(exported / TOKENIZER_FILE)), [text], MAX_LENGTH)[0] for text in texts
+    ]
+
+    assert tokenizer.sizes == [4, 4]
+    assert [ids.tolist() for ids in tokens] == [ids.tolist() for ids in one_by_one]
+    assert tokens[6].dtype == np.int64
+    assert not len(tokens[6])
+    assert tokenise(tokenizer, [], MAX_LENGTH) == []  # type: ignore[arg-type]
 
 
 def test_embeddings_are_float32_of_unit_norm(encoder: TextEncoder) -> None:

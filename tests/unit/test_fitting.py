@@ -371,3 +371,26 @@ def test_the_sequence_model_is_the_same_whichever_fold_is_asked_for_first(tiny_c
     assert directly is not None
     assert before_test.item_vectors.tolist() == directly.item_vectors.tolist()
     assert before_test.item_vectors.tolist() != past.item_vectors.tolist()
+
+
+def test_how_the_fits_of_the_sequence_model_ended_is_said_and_kept(
+    tiny_corpus: Corpus, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hurried = _set(tiny_corpus, sequence__epochs=3, sequence__max_train_seconds=1e-6, sequence__refit_epochs=0)
+    with StageClock() as clock:
+        desk = Desk(WorkFolder(tmp_path), Reporter(), clock)
+        fits = Fits(hurried, desk)
+        before = fits.sequence_reports, fits.sequence_curve
+        fits.models(Fold.TEST)
+        taken_over = Fits(hurried, desk, like=fits)
+
+    assert before == ({}, [])
+    assert list(fits.sequence_reports) == ["models of the past", "models before the test"]
+    report = fits.sequence_reports["models of the past"]
+    assert (report["epochs"], report["stopped_because"], report["time_was_short"]) == (1, "time", True)
+    assert [point["step"] for point in fits.sequence_curve] == [1]
+    assert taken_over.sequence_reports == fits.sequence_reports
+    assert taken_over.sequence_curve == fits.sequence_curve
+    said = " ".join(capsys.readouterr().err.split())
+    assert "sequence model: ended by time; raise sequence.max_train_seconds to let it learn longer" in said
+    assert "sequence model, brought up to date: not trained" in said

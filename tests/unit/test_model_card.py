@@ -244,6 +244,27 @@ def test_a_card_says_how_to_make_the_model_again(card: str) -> None:
     assert "recsys train --data FOLDER --format tables --config config.yaml" in again
     assert "`abc123`" in again
     assert "| lightgbm | 4.7 |" in again
+    assert "\nThe same data, configuration, versions and number of threads give the same figures" in again
+
+
+def test_equal_figures_are_not_promised_where_time_was_short(made: CardFacts) -> None:
+    fits = {
+        "models of the past": {"epochs": 12, "stopped_because": "epochs", "time_was_short": False, "seconds": 80.2},
+        "models before the test": {"epochs": 1, "stopped_because": "time", "time_was_short": True, "seconds": 420.1},
+    }
+    enough = model_card(replace(made, sequence={"models of the past": fits["models of the past"]}))
+    short = model_card(replace(made, sequence=fits))
+    both = model_card(replace(made, sequence=fits, encoder=ENCODER | {"stopped_because": "time"}))
+
+    assert "| models of the past | 12 | epochs | was enough | 80 s |" in section(short, "The sequence model")
+    assert "| models before the test | 1 | time | was short | 420 s |" in section(short, "The sequence model")
+    assert "\nThe same data" in section(enough, "How to reproduce it")
+    promise = section(short, "How to reproduce it")
+    assert "\nThe same data" not in promise
+    assert "Time was short for the sequence model (models before the test)" in promise
+    assert "With enough time (`sequence.max_train_seconds`), the same data, configuration" in promise
+    assert "for the text encoder and the sequence model (models before the test)" in both
+    assert "(`encoder.max_train_seconds`, `sequence.max_train_seconds`)" in both
 
 
 def test_the_summary_compares_with_the_best_single_part(made: CardFacts) -> None:

@@ -1,5 +1,7 @@
 """Training of the sequence model: windows, loss, network, what it learns, how it is brought up to date and exported."""
 
+import tracemalloc
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -11,8 +13,9 @@ from recsys.errors import ConfigError, DataError
 from recsys.histories import History, InteractionLog
 from recsys.models.sequence import SequenceModel
 from training.sequence import SequenceFit, fit_sequence
-from training.sequence_batches import SequenceData, batches
-from training.sequence_loss import Columns, softmax_loss
+from training.sequence_batches import Batch, SequenceData, batches
+from training.sequence_loop import SoftmaxItems, _rate
+from training.sequence_loss import Columns, masked_logits, softmax_loss
 from training.sequence_module import Dropout, SequenceNetwork
 
 Float32 = npt.NDArray[np.float32]
@@ -71,6 +74,11 @@ def fitted(
     return fit_sequence(log, texts(log.n_items), config, np.random.SeedSequence(seed), start=start)
 
 
+def left_out(batch: Batch) -> list[list[int]]:
+    """Return the items that each target's row leaves out."""
+    return [batch.had[start:stop].tolist() for start, stop in zip(batch.had_from, batch.had_to, strict=True)]
+
+
 # -- windows and batches
 
 
@@ -109,8 +117,7 @@ def test_batch_leaves_out_what_the_user_had_and_never_asks_for_it_again() -> Non
     assert batch.item_idx[0, :3].tolist() == [3, 5, 3]
     assert batch.target.tolist() == [5, 7]
     assert batch.place.tolist() == [0, 2]
-    assert batch.masked_indptr.tolist() == [0, 1, 4]
-    assert batch.masked.tolist() == [3, 3, 5, 3]
+    assert left_out(batch) == [[3], [3, 5]]
     assert batch.gap_bucket[0, :3].tolist() == [0, 6, 6]
     assert batch.index_bucket[0, :3].tolist() == [0, 2, 3]
 
@@ -129,11 +136,47 @@ def test_window_before_a_row_tells_that_row_alone() -> None:
     assert batch.item_idx[0, :2].tolist() == [0, 1]
     assert batch.item_idx[1, :8].tolist() == [2, 3, 4, 5, 6, 7, 8, 9]
     assert batch.target.tolist() == [2, 10]
-    assert batch.masked_indptr.tolist() == [0, 2, 12]
+    assert left_out(batch) == [[0, 1], list(range(10))]
 
 
 def test_last_targets_are_last_interactions_with_something_new() -> None:
     assert SequenceData(make_log([[1], [2, 3], [4, 5, 4], [6, 7, 8]])).last_targets().tolist() == [2, 8]
+
+
+@pytest.mark.parametrize("n_negatives", [3, 1_000])
+def test_logits_of_what_a_user_had_are_left_out_of_full_and_sampled_softmax(n_negatives: int) -> None:
+    log = make_log([[9, 1, 9, 2, 3, 2, 8], [4, 4, 5, 0, 1], [6, 7]])
+    config = SMALL.model_copy(update={"max_softmax_items": 4, "n_negatives": n_negatives})
+    data, softmax = SequenceData(log), SoftmaxItems(log, config, torch.device("cpu"))
+    windows = data.windows(4, 0.25, np.random.default_rng(0))
+    for part in batches(windows, 8, np.random.default_rng(1)):
+        batch = data.batch(part, data.is_target)
+        items, columns = softmax.columns(batch, np.random.default_rng(2))
+        logits = masked_logits(torch.zeros(len(batch), 1), torch.zeros(len(items), 1), columns, 0, len(batch))
+        had = [set(items_) & set(items.tolist()) for items_ in left_out(batch)]
+        assert [set(items[row.isneginf()].tolist()) for row in logits] == had
+        assert items[columns.target].tolist() == batch.target.tolist()
+
+
+@pytest.mark.parametrize("max_softmax_items", [1_000, 10])
+def test_memory_of_a_batch_does_not_grow_with_the_square_of_a_history(max_softmax_items: int) -> None:
+    # 100,000 replays before 300 new items: every replay listed for each of them would be 240 MB an array.
+    log = make_log([[*np.tile(np.arange(50), 2_000).tolist(), *range(50, 350)]], 350)
+    config = SMALL.model_copy(update={"max_softmax_items": max_softmax_items, "n_negatives": 20, "max_length": 128})
+    data, softmax = SequenceData(log), SoftmaxItems(log, config, torch.device("cpu"))
+    rng = np.random.default_rng(0)
+    told = 0
+    tracemalloc.start()
+    for part in batches(data.windows(128, 0.25, rng), 2_048, rng):
+        batch = data.batch(part, data.is_target)
+        told += len(batch)
+        if len(batch):
+            softmax.columns(batch, rng)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert told == 349
+    assert peak < 10_000_000
 
 
 def test_batches_hold_every_window_once_and_no_more_places_than_allowed() -> None:
@@ -159,7 +202,7 @@ def test_loss_and_gradients_are_those_of_the_masked_softmax(n: int) -> None:
     masked[torch.arange(n), target] = False
     correction = torch.rand(n_columns)
     indptr = torch.cat([torch.zeros(1, dtype=torch.int64), masked.sum(1).cumsum(0)])
-    columns = Columns(target, indptr, masked.flatten().nonzero()[:, 0], correction)
+    columns = Columns(target, masked.nonzero()[:, 1], indptr[:-1], indptr[1:], correction)
     loss = softmax_loss(hidden, vectors, bias, columns)
     (2 * loss).backward()
     gradients = [value.grad for value in inputs]
@@ -246,8 +289,74 @@ def test_best_state_is_kept_when_it_stops_learning() -> None:
 
 def test_time_ends_the_training_early() -> None:
     fit = fitted(cycles(20), SMALL.model_copy(update={"max_train_seconds": 1e-6}))
-    assert fit.stopped_because == "time"
+    assert (fit.stopped_because, fit.time_was_short) == ("time", True)
     assert len(fit.curve) == 1
+
+
+class Clock:
+    """A clock that an update takes a second of, the first one three; in some of them, more."""
+
+    def __init__(self, delays: dict[int, float] | None = None) -> None:
+        self.now, self._n_updates, self._delays = 0.0, 0, {1: 2.0} | (delays or {})
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def pass_update(self, *_: object) -> None:
+        self._n_updates += 1
+        self.now += 1.0 + self._delays.get(self._n_updates, 0.0)
+
+
+def timed_fit(
+    monkeypatch: pytest.MonkeyPatch, clock: Clock, max_train_seconds: float, start: SequenceFit | None = None
+) -> SequenceFit:
+    monkeypatch.setattr("training.sequence_loop.time", clock)
+    config = SMALL.model_copy(update={"epochs": 10, "refit_epochs": 10, "max_train_seconds": max_train_seconds})
+    log = cycles(20)
+    return fit_sequence(log, texts(), config, np.random.SeedSequence(0), start=start, on_progress=clock.pass_update)
+
+
+@pytest.mark.parametrize("is_refit", [False, True])
+def test_weights_do_not_depend_on_the_clock_where_the_time_does_for_all_epochs(
+    is_refit: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = fitted(cycles(20), SMALL.model_copy(update={"epochs": 1})) if is_refit else None
+    quick = timed_fit(monkeypatch, Clock(), 1e6, start)
+    clock = Clock()
+    timed_fit(monkeypatch, clock, 1e6, start)
+    # A little time remains at the end, and the first updates were behind the schedule.
+    slow = timed_fit(monkeypatch, Clock(), clock.now + 0.5, start)
+
+    assert (slow.stopped_because, slow.time_was_short) == ("epochs", False)
+    for name, value in quick.state.items():
+        assert torch.equal(value, slow.state[name])
+
+
+def test_rate_falls_with_the_time_where_it_will_not_do_for_all_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    timed_fit(monkeypatch, clock, 1e6)
+    rates: list[float] = []
+
+    def noted(done: float, warmup_share: float) -> float:
+        rates.append(done)
+        return _rate(done, warmup_share)
+
+    monkeypatch.setattr("training.sequence_loop._rate", noted)
+    fit = timed_fit(monkeypatch, Clock(), clock.now / 2)
+
+    assert (fit.stopped_because, fit.time_was_short) == ("time", True)
+    assert rates == sorted(rates)
+    assert rates[-1] > 0.95
+    assert fit.report()["stopped_because"] == "time"
+
+
+def test_a_rate_that_fell_sooner_is_told_though_all_epochs_were_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    timed_fit(monkeypatch, clock, 1e6)
+    # A hitch early on makes the time look too short; in the end it does.
+    fit = timed_fit(monkeypatch, Clock({3: 8.0}), clock.now + 20.0)
+
+    assert (fit.stopped_because, fit.time_was_short) == ("epochs", True)
 
 
 def test_log_without_anything_to_tell_leaves_the_network_untrained() -> None:

@@ -44,10 +44,9 @@ def _no_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
         desk: Desk,
         key: str,
         *,
-        visible: np.ndarray | None = None,
         hidden_idx: np.ndarray = NOTHING,
     ) -> Corpus:
-        seen = np.ones(len(data.log), np.bool_) if visible is None else visible
+        seen = ~np.isin(data.log.item_idx, hidden_idx)
         counts = np.bincount(data.log.item_idx[seen], minlength=len(data.catalogue))
         return Corpus(data, split, config, counts[:, None].astype(np.float32), None, hidden_idx)
 

@@ -56,14 +56,14 @@ def test_the_one_text_is_title_categories_and_description_whatever_else_a_preset
 def test_a_part_of_the_training_reads_nothing_of_the_items_it_hides(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, frozen: bool
 ) -> None:
-    asked: list[tuple[str, list[bool] | None, str]] = []
+    asked: list[tuple[str, list[int], str]] = []
 
     class Stage:
         def __init__(self, value: float) -> None:
             self.embeddings = np.full((3, 2), value, np.float32)
 
-    def stage(data: EncodedData, split: Split, config: Config, desk: Desk, key: str, *, visible: Any = None) -> Stage:
-        asked.append((config.encoder.tune, None if visible is None else visible.tolist(), data.catalogue.texts[0]))
+    def stage(data: EncodedData, split: Split, config: Config, desk: Desk, key: str, *, hidden_idx: Any) -> Stage:
+        asked.append((config.encoder.tune, hidden_idx.tolist(), data.catalogue.texts[0]))
         return Stage(len(asked))
 
     monkeypatch.setattr(text_systems, "run_text_stage", stage)
@@ -81,9 +81,9 @@ def test_a_part_of_the_training_reads_nothing_of_the_items_it_hides(
 
     text = alone.catalogue.texts[0]
     if frozen:
-        assert asked == [("none", None, text)]
+        assert asked == [("none", [], text)]
         assert found.part is found.test
     else:
         tune = CONFIG.encoder.tune
-        assert asked == [(tune, [True, False, True], text), (tune, None, text)]
+        assert asked == [(tune, [1], text), (tune, [], text)]
         assert (found.part[0, 0], found.test[0, 0]) == (1.0, 2.0)
