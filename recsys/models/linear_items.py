@@ -3,18 +3,23 @@
 `Ease` asks which items belong to a history at all, `NextItem` which one comes next.
 """
 
+import logging
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import scipy.linalg
+import scipy.linalg.lapack
 import scipy.sparse as sp
 
 from recsys.config import EaseConfig, NextItemConfig
 from recsys.histories import History, InteractionLog
 from recsys.models.item_scores import ItemScores, sum_of_rows
 
+logger = logging.getLogger(__name__)
+
+Bool = npt.NDArray[np.bool_]
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 Int32 = npt.NDArray[np.int32]
@@ -33,8 +38,10 @@ class Ease:
         """Solve equation 8 of Steck (2019), "Embarrassingly shallow autoencoders for sparse data".
 
         Deviations: in the Gram matrix a pair of items of one user counts `1 - nearness` plus, where at most three times
-        `nearness_steps` interactions lie between them, `nearness * exp(-distance / nearness_steps)`: what was turned to
-        together says more than what one life has in common. Only the `max_items` most frequent items with at least
+        `nearness_steps` interactions lie between them, `nearness * exp(-distance / nearness_steps)`, at the smallest
+        distance where they repeat: what was turned to together says more than what one life has in common. Where that
+        leaves a matrix that is not positive definite, as much repetition under little regularization may, a warning is
+        logged and `nearness` is taken to be 0. Only the `max_items` most frequent items with at least
         `min_interactions` take part, and of each row only the `max_neighbours` weights that are largest in size are
         kept. An interaction counts once per user and item, whatever its weight; those of weight 0 or less do not count.
         """
@@ -42,14 +49,16 @@ class Ease:
         items = _most_frequent(log, config)
         if not len(items):
             return Ease(_no_weights(log.n_items))
-        seen = (log.matrix() > 0).astype(np.float32)[:, items]
-        gram = (seen.T @ seen).toarray().astype(np.float64)  # (m, m)
-        frequency = np.diag(gram).copy()
-        if config.nearness > 0:
-            near = _nearness(log, config.nearness_steps)[items][:, items].toarray()
-            gram = (1.0 - config.nearness) * gram + config.nearness * near
-        gram[np.diag_indices_from(gram)] = frequency + config.regularization
-        precision = scipy.linalg.inv(gram, overwrite_a=True, check_finite=False)
+        try:
+            precision = _inverse(_gram(log, items, config, config.nearness))
+        except np.linalg.LinAlgError:
+            logger.warning(
+                "ease.nearness %g leaves no positive definite matrix under ease.regularization %g; it is taken to be "
+                "0, so raise the regularization or lower the nearness",
+                config.nearness,
+                config.regularization,
+            )
+            precision = _inverse(_gram(log, items, config, 0.0))
         weights = (-precision / np.diag(precision)).astype(np.float32)  # (m, m)
         np.fill_diagonal(weights, 0.0)
         return Ease(_strongest(weights, items, log.n_items, config.max_neighbours))
@@ -120,17 +129,76 @@ def _most_frequent(log: InteractionLog, config: EaseConfig | NextItemConfig) -> 
     return np.sort(np.argsort(-counts, kind="stable")[:n]).astype(np.int32)
 
 
-def _nearness(log: InteractionLog, steps: float) -> sp.csr_matrix:
-    """Return the sum over pairs of one user's interactions of `exp(-distance / steps)`, symmetric CSR."""
-    total = sp.csr_matrix((log.n_items, log.n_items), dtype=np.float32)
-    for distance in range(1, int(3 * steps) + 2):
-        if distance >= len(log):
-            break
-        first, second = log.item_idx[:-distance], log.item_idx[distance:]
-        keep = log.user_idx[:-distance] == log.user_idx[distance:]
-        data = np.full(int(keep.sum()), np.exp(-distance / steps), np.float32)
-        total = total + sp.csr_matrix((data, (first[keep], second[keep])), shape=total.shape)
+def _gram(log: InteractionLog, items: Int32, config: EaseConfig, nearness: float) -> Float64:
+    """Return the regularised Gram matrix of some items, symmetric `(m, m)`."""
+    seen = (log.matrix() > 0).astype(np.float32)[:, items]
+    gram: Float64 = (seen.T @ seen).toarray().astype(np.float64)
+    frequency = np.diag(gram).copy()
+    if nearness > 0:
+        gram = (1.0 - nearness) * gram + nearness * _nearness(log, items, config.nearness_steps).toarray()
+    gram[np.diag_indices_from(gram)] = frequency + config.regularization
+    return gram
+
+
+def _inverse(matrix: Float64) -> Float64:
+    """Return the inverse of a symmetric matrix, which is overwritten.
+
+    Raises:
+        numpy.linalg.LinAlgError: the matrix is not positive definite.
+    """
+    # The transpose of a symmetric matrix is itself, in the order that LAPACK reads.
+    factor, is_lower = scipy.linalg.cho_factor(matrix.T, overwrite_a=True, check_finite=False)
+    inverse: Float64 = scipy.linalg.lapack.dpotri(factor, lower=is_lower, overwrite_c=True)[0]
+    for row in range(len(inverse)):  # LAPACK fills one triangle
+        inverse[row + 1 :, row] = inverse[row, row + 1 :]
+    return inverse
+
+
+def _nearness(log: InteractionLog, items: Int32, steps: float) -> sp.csr_matrix:
+    """Return the sum over users of `exp(-distance / steps)` for each pair of items, symmetric CSR `(m, m)`.
+
+    The distance is the smallest at which the user turned to both.
+    """
+    column_of = np.full(log.n_items, -1, np.int32)
+    column_of[items] = np.arange(len(items), dtype=np.int32)
+    column = column_of[log.item_idx]
+    is_nearest = _is_nearest(log, column, min(int(3 * steps) + 1, len(log) - 1))
+    total = sp.csr_matrix((len(items), len(items)), dtype=np.float32)
+    for distance, keep in enumerate(is_nearest, start=1):
+        first, second = column[:-distance][keep[:-distance]], column[distance:][keep[:-distance]]
+        data = np.full(len(first), np.exp(-distance / steps), np.float32)
+        total = total + sp.csr_matrix((data, (first, second)), shape=total.shape)
     return (total + total.T).tocsr()
+
+
+def _is_nearest(log: InteractionLog, column: Int32, max_distance: int) -> Bool:
+    """Return whether a row and the one `distance` behind it are to count as their user's pair of these two items.
+
+    Row `distance - 1` of bool `(max_distance, len(log))`. Of pairs of one user that are the same two items in either
+    order, the nearest counts, the first among equals; one with itself or with a `column` of -1 does not.
+    """
+    counts = np.zeros((max_distance, len(log)), np.bool_)
+    n_columns = int(column.max(initial=-1)) + 1
+    starts = log.indptr[np.unique(np.searchsorted(log.indptr, np.arange(0, len(log), _CHUNK_ROWS)))]
+    for start, stop in zip(starts, [*starts[1:], len(log)], strict=True):  # whole users
+        user, item = log.user_idx[start:stop].astype(np.int64), column[start:stop]
+        _, inverse, times = np.unique(user * (n_columns + 1) + item, return_inverse=True, return_counts=True)
+        repeats = times[inverse] > 1
+        pairs, places = [], []
+        for distance in range(1, min(max_distance, len(user) - 1) + 1):
+            first, second = item[:-distance], item[distance:]
+            keep = (user[:-distance] == user[distance:]) & (first >= 0) & (second >= 0) & (first != second)
+            counts[distance - 1, start : stop - distance] = keep
+            # Only a pair with an item that repeats can come again.
+            rows = np.flatnonzero(keep & (repeats[:-distance] | repeats[distance:]))
+            low, high = np.minimum(first[rows], second[rows]), np.maximum(first[rows], second[rows])
+            pairs.append((user[rows] * n_columns + low) * n_columns + high)
+            places.append((distance - 1) * len(log) + start + rows)
+        if pairs:
+            place = np.concatenate(places)
+            counts.ravel()[place] = False
+            counts.ravel()[place[np.unique(np.concatenate(pairs), return_index=True)[1]]] = True
+    return counts
 
 
 def _next_item_rows(

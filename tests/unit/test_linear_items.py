@@ -74,6 +74,74 @@ def test_nearness_counts_pairs_of_one_user_by_their_distance() -> None:
     assert model.weights.toarray() == pytest.approx(expected, abs=1e-6)
 
 
+def _plain_nearness(sequences: list[list[int]], n_items: int, steps: float) -> np.ndarray:
+    """Pair by pair and user by user, the fading of the smallest distance at which they lie."""
+    total = np.zeros((n_items, n_items))
+    for sequence in sequences:
+        for one in range(n_items):
+            for other in range(n_items):
+                distances = [
+                    abs(i - j) for i, a in enumerate(sequence) for j, b in enumerate(sequence) if (a, b) == (one, other)
+                ]
+                if one != other and distances and min(distances) <= 3 * steps + 1:
+                    total[one, other] += np.exp(-min(distances) / steps)
+    return total
+
+
+@pytest.mark.parametrize("chunk_rows", [7, 100_000])
+def test_nearness_counts_a_pair_of_a_user_once_at_its_smallest_distance(
+    chunk_rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recsys.models.linear_items._CHUNK_ROWS", chunk_rows)
+    rng = np.random.default_rng(0)
+    sequences = [[], *(rng.integers(0, 5, n).tolist() for n in (1, 9, 14, 3)), [0, 1, 2, 3], [], [4, 4, 4], [3, 0] * 6]
+    log = _log(sequences, n_items=5)
+    model = Ease.fit(log, EaseConfig(min_interactions=1, regularization=2.0, nearness=0.6, nearness_steps=1.5))
+    seen = np.array([[item in sequence for item in range(5)] for sequence in sequences], float)
+    gram = 0.4 * seen.T @ seen + 0.6 * _plain_nearness(sequences, 5, 1.5)
+    np.fill_diagonal(gram, seen.sum(axis=0) + 2.0)
+    precision = np.linalg.inv(gram)
+    expected = -precision / np.diag(precision)
+    np.fill_diagonal(expected, 0.0)
+
+    assert model.weights.toarray() == pytest.approx(expected, abs=1e-6)
+
+
+def test_distance_is_counted_over_items_that_take_no_part() -> None:
+    config = EaseConfig(min_interactions=2, regularization=1.0, nearness=1.0, nearness_steps=1.0)
+    weights = Ease.fit(_log([[0, 2, 1], [0, 3, 1]], n_items=4), config).weights.toarray()
+    gram = np.array([[3.0, 2 * np.exp(-2.0)], [2 * np.exp(-2.0), 3.0]])
+
+    assert weights[0, 1] == pytest.approx(gram[0, 1] / gram[0, 0], abs=1e-6)
+
+
+def test_items_that_are_replayed_all_day_keep_a_positive_definite_matrix(caplog: pytest.LogCaptureFixture) -> None:
+    rng = np.random.default_rng(0)
+    replays = [np.tile(rng.permutation(10), 20).tolist() for _ in range(60)]
+    weights = Ease.fit(_log(replays, n_items=10), EaseConfig(min_interactions=1)).weights.toarray()
+    once = Ease.fit(_log([replay[:10] for replay in replays], n_items=10), EaseConfig(min_interactions=1, nearness=0.0))
+
+    assert not caplog.records
+    assert weights.max() < 1.2 * once.weights.max()
+    assert (weights[~np.eye(10, dtype=bool)] > 0).all()
+
+
+def test_a_matrix_that_is_not_positive_definite_is_noticed_and_nearness_left_out(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    # 1 lies next to 0 and next to 2, which lie far from each other, with items between that take no part.
+    sequences = [[0, 1, *range(3 + 40 * user, 43 + 40 * user), 1, 2] for user in range(3)]
+    log = _log(sequences, n_items=123)
+    config = EaseConfig(min_interactions=2, regularization=0.1, nearness=1.0, nearness_steps=10.0)
+    fitted = Ease.fit(log, config).weights.toarray()
+    plain = Ease.fit(log, config.model_copy(update={"nearness": 0.0})).weights.toarray()
+
+    assert fitted.tolist() == plain.tolist()
+    assert fitted[0, 2] > 0
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "ease.nearness 1 leaves no positive definite matrix under ease.regularization 0.1" in caplog.text
+
+
 def test_only_the_most_frequent_items_take_part() -> None:
     model = Ease.fit(
         _log([[0, 1], [0, 1], [0, 2], [1, 3]]), EaseConfig(min_interactions=1, regularization=1.0, max_items=2)
