@@ -74,13 +74,12 @@ def make_split(
         split = Split(_leave_last_folds(log, config), None, None)
     else:
         split = _time_split(log, impressions, config)
-        if came_with is not None and split.request_fold is not None and len(came_with):
-            from_test = (came_with >= 0) & (split.request_fold[came_with] == Fold.TEST)
-            split = replace(
-                split, interaction_fold=np.where(from_test, Fold.TEST, split.interaction_fold).astype(np.int8)
-            )
-    _check_not_empty(split, config)
     check_no_overlap(split, log, impressions)
+    if came_with is not None and split.request_fold is not None and len(came_with):
+        from_test = (came_with >= 0) & (split.request_fold[came_with] == Fold.TEST)
+        fold = np.where(from_test, np.int8(Fold.TEST), split.interaction_fold)
+        split = replace(split, interaction_fold=fold)
+    _check_not_empty(split, config)
     return split
 
 
@@ -143,8 +142,7 @@ def _check_not_empty(split: Split, config: SplitConfig) -> None:
 def check_no_overlap(split: Split, log: InteractionLog, impressions: ImpressionLog | None) -> None:
     """Raise `LeakageError` when something of a later fold lies before something of an earlier one.
 
-    For a time split that is a matter of the clock, for leave_last of each user's own order. Interactions of the test
-    may be dated before it, see `make_split`.
+    For a time split that is a matter of the clock, for leave_last of each user's own order.
     """
     if split.boundaries_us is None:
         same_user = log.user_idx[1:] == log.user_idx[:-1]
@@ -159,7 +157,7 @@ def check_no_overlap(split: Split, log: InteractionLog, impressions: ImpressionL
     for what, times, folds in parts:
         for fold, boundary in zip((Fold.LABEL, Fold.VALID, Fold.TEST), split.boundaries_us, strict=True):
             late = times[folds < fold]
-            early = times[(folds >= fold) & ((folds < Fold.TEST) | (what == "requests"))]
+            early = times[folds >= fold]
             if (len(late) and late.max() >= boundary) or (len(early) and early.min() < boundary):
                 raise LeakageError(
                     f"{what} of fold {fold.name} overlap an earlier fold at {boundary} µs; the split is broken"

@@ -43,7 +43,7 @@ def test_a_log_without_any_text_is_trained_and_served(tmp_path: Path, monkeypatc
         raise EncoderError(f"{model} is not on this machine")
 
     monkeypatch.setattr("training.encoder.resolve", resolve)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
     monkeypatch.chdir(tmp_path)
     write_log(tmp_path / "bare")
     settings = [part for key, value in FAST.items() for part in ("--set", f"{key}={value}")]

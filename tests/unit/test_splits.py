@@ -170,7 +170,7 @@ def test_impressions_without_earlier_interactions_leave_nothing_to_fit_on() -> N
 BOUNDARIES = np.array([30, 50, 70], np.int64)
 
 
-@pytest.mark.parametrize(("row", "fold"), [(0, Fold.LABEL), (2, Fold.FIT), (3, Fold.VALID), (6, Fold.VALID)])
+@pytest.mark.parametrize(("row", "fold"), [(0, Fold.LABEL), (2, Fold.FIT), (3, Fold.TEST), (6, Fold.VALID)])
 def test_an_interaction_in_the_wrong_fold_of_a_time_split_is_found(row: int, fold: Fold) -> None:
     log = _log([10, 20, 30, 40, 50, 60, 70], [0] * 7)
     folds = np.array([0, 0, 1, 1, 2, 2, 3], np.int8)
