@@ -127,6 +127,14 @@ def _objective(data: EncodedData, config: Config) -> str:
     return "choices" if data.impressions is None else "contrastive"
 
 
+def local_base(folder: Path) -> list[tuple[str, int, int]] | None:
+    """Return which files a local base encoder has, with size and time: other weights in it are another encoder."""
+    if not folder.is_dir():
+        return None
+    stats = {str(path.relative_to(folder)): path.stat() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats.items()]
+
+
 def run_text_stage(
     data: EncodedData,
     split: Split,
@@ -147,7 +155,8 @@ def run_text_stage(
         read.add("collaborative")
     sections = config.model_dump(mode="json", include=read)
     n_hidden = 0 if visible is None else int((~visible).sum())
-    stage, stage_id = "encoder", stage_key(key, sections, n_hidden, hidden_idx.tolist())
+    base = local_base(Path(config.encoder.model).expanduser())
+    stage, stage_id = "encoder", stage_key(key, sections, n_hidden, hidden_idx.tolist(), base)
     folder = desk.work.folder / stage
     if not desk.work.is_finished(stage, stage_id):
         seed = seed_for(config.seed, "encoder")

@@ -5,10 +5,12 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
 _DONE: Final = "done.json"
+_PACKAGES: Final = tuple(Path(__file__).resolve().parents[1] / name for name in ("recsys", "features", "training"))
 
 
 def stage_key(*parts: Any) -> str:
@@ -16,17 +18,34 @@ def stage_key(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
-class WorkFolder:
-    """Stages as sub-folders. A stage counts as finished when its `done.json` holds the key it is asked for."""
+@cache
+def code_fingerprint(*folders: Path) -> str:
+    """Return a hash of the Python sources below some folders, by default of all that a training runs."""
+    digest = hashlib.sha256()
+    for folder in folders or _PACKAGES:
+        for path in sorted(folder.rglob("*.py")):
+            digest.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
 
-    def __init__(self, folder: Path) -> None:
+
+class WorkFolder:
+    """Stages as sub-folders. A stage is finished when its `done.json` holds the key it is asked for, of the same code.
+
+    What other code computed is not taken up: where a column means something else now, a model would learn one thing and
+    be asked another.
+    """
+
+    def __init__(self, folder: Path, *, code: str | None = None) -> None:
+        """Make the folder if it is not there. code: hash of what computes the stages, see `code_fingerprint`."""
         self.folder = folder
+        self.code = code_fingerprint() if code is None else code
         folder.mkdir(parents=True, exist_ok=True)
 
     def is_finished(self, stage: str, key: str) -> bool:
-        """Return whether a stage finished with the same inputs."""
+        """Return whether a stage finished with the same inputs, by the same code."""
         try:
-            return bool(json.loads((self.folder / stage / _DONE).read_text(encoding="utf-8"))["key"] == key)
+            done = json.loads((self.folder / stage / _DONE).read_text(encoding="utf-8"))
+            return bool(done["key"] == key and done["code"] == self.code)
         except (OSError, ValueError, KeyError, TypeError):
             return False
 
@@ -37,7 +56,7 @@ class WorkFolder:
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True)
         yield place
-        (place / _DONE).write_text(json.dumps({"key": key}), encoding="utf-8")
+        (place / _DONE).write_text(json.dumps({"key": key, "code": self.code}), encoding="utf-8")
 
     def remove(self) -> None:
         """Delete the folder and all that is kept in it."""

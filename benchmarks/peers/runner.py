@@ -44,7 +44,7 @@ from training.evaluation import measure_scores
 from training.fitting import MAX_REQUEST_HISTORY
 from training.progress import Reporter
 from training.requests import LabelledRequest, shown_requests
-from training.work import WorkFolder, stage_key
+from training.work import WorkFolder, code_fingerprint, stage_key
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 PYTHON: Final = ROOT / ".venv-peers" / "bin" / "python"
@@ -193,7 +193,7 @@ def run_peers(
 
     chosen: settings by peer that a search on another split of the same data found; the others search theirs.
     """
-    place = WorkFolder(work / f"{task.meta.name}-{task.meta.seed}")
+    place = WorkFolder(work / f"{task.meta.name}-{task.meta.seed}", code=code_fingerprint(Path(__file__).parent))
     keys = {}
     for name in names:
         if name in PEERS and PEERS[name].reads_values and np.isnan(task.train.value).all():

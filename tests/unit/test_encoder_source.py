@@ -9,6 +9,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 from recsys.errors import EncoderError
 from training import encoder_source
 from training.encoder_source import PACKAGED_MODEL, check_weights, choose_kind, resolve
+from training.text import local_base
 
 
 class Hub:
@@ -112,3 +113,13 @@ def test_weights_with_another_hash_are_refused(tmp_path: Path) -> None:
 )
 def test_kind_follows_the_script_of_most_letters(texts: list[str], kind: str) -> None:
     assert choose_kind(texts) == kind
+
+
+def test_other_weights_in_a_local_base_are_another_encoder(tmp_path: Path) -> None:
+    assert local_base(tmp_path / "sentence-transformers" / "named") is None
+    (tmp_path / "weights").write_bytes(b"1234")
+    before = local_base(tmp_path)
+
+    (tmp_path / "weights").write_bytes(b"12345")
+
+    assert before != local_base(tmp_path) == local_base(tmp_path)

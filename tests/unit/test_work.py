@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from training.work import WorkFolder, stage_key
+from training.work import WorkFolder, code_fingerprint, stage_key
 
 
 def _finish(work: WorkFolder, stage: str, key: str, text: str = "result") -> None:
@@ -85,3 +85,25 @@ def test_a_key_depends_on_content_and_order_of_its_parts_but_not_on_the_order_of
 
 def test_a_key_takes_paths_as_text(tmp_path: Path) -> None:
     assert stage_key(tmp_path) == stage_key(str(tmp_path))
+
+
+def test_a_stage_of_other_code_is_not_taken_up(tmp_path: Path) -> None:
+    _finish(WorkFolder(tmp_path, code="old"), "rows", "k1")
+
+    assert WorkFolder(tmp_path, code="old").is_finished("rows", "k1")
+    assert not WorkFolder(tmp_path, code="new").is_finished("rows", "k1")
+    assert not WorkFolder(tmp_path).is_finished("rows", "k1")
+
+
+def test_the_fingerprint_of_code_changes_with_what_is_written_and_where(tmp_path: Path) -> None:
+    def fingerprint(name: str, source: str) -> str:
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        (folder / "inner").mkdir(parents=True)
+        (folder / name).write_text(source, encoding="utf-8")
+        (folder / "notes.txt").write_text(folder.name, encoding="utf-8")
+        return code_fingerprint(folder)
+
+    same = {fingerprint("a.py", "x = 1"), fingerprint("a.py", "x = 1")}
+    others = {fingerprint("a.py", "x = 2"), fingerprint("b.py", "x = 1"), fingerprint("inner/a.py", "x = 1")}
+    assert (len(same), len(others), len(same | others)) == (1, 3, 4)
+    assert code_fingerprint() == code_fingerprint()
