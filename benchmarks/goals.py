@@ -45,7 +45,10 @@ def _times_best_peer(metric: str, factor: float) -> Callable[[SuiteReport], tupl
             return "no peer was run", False
         best = max(peers, key=lambda name: peers[name])
         ratio = report.systems[FULL_SYSTEM][metric].mean / peers[best]
-        return f"{ratio:.2f} times {best.removeprefix(_PEER)} ({peers[best]:.3f})", ratio >= factor
+        figure = f"{ratio:.2f} times {best.removeprefix(_PEER)} ({peers[best]:.3f})"
+        if failed := report.environment.get("failed_peers"):
+            return f"{figure}; {', '.join(failed)} failed", False  # the best one may be among them
+        return figure, ratio >= factor
 
     return found
 

@@ -1,3 +1,4 @@
+import json
 import shutil
 from pathlib import Path
 
@@ -23,3 +24,12 @@ def test_reports_of_other_measurements_are_no_suites(tmp_path: Path) -> None:
     assert next(line for line in lines if "NDCG@10 at least .205" in line) == (
         "| ml-1m-loo | NDCG@10 at least .205 | – | no |"
     )
+
+
+def test_no_best_peer_is_named_while_one_failed(tmp_path: Path) -> None:
+    report = json.loads((RESULTS / "ml-1m-loo.json").read_text(encoding="utf-8"))
+    report["environment"]["failed_peers"] = {"rectools-bert4rec": "out of memory"}
+    (tmp_path / "ml-1m-loo.json").write_text(json.dumps(report), encoding="utf-8")
+
+    line = next(line for line in goals_table(tmp_path).splitlines() if "best single peer" in line)
+    assert line.endswith("; rectools-bert4rec failed | no |")
