@@ -118,8 +118,17 @@ class GuardedStore:
         events: list[Event] = self._call("newest_of", user_id, limit)
         return events
 
-    def since(self, timestamp_us: int, **options: Any) -> Iterator[Event]:
-        return self._iterate("since", timestamp_us, **options)
+    def since(self, timestamp_us: int) -> Iterator[Event]:
+        store, breaker = self._store, self._sides["reads"]
+        if store is None:
+            raise StoreError(self._problem)
+        began_s = self._begin(breaker)
+        try:
+            yield from store.since(timestamp_us)  # each page is read only as it is reached
+        except StoreError as error:
+            self._failed("reads", began_s, error)
+            raise
+        breaker.succeeded()
 
     def close(self) -> None:
         if self._store is not None:
@@ -129,8 +138,7 @@ class GuardedStore:
         """Return a further method of the store, guarded alike."""
         if name.startswith("_"):
             raise AttributeError(name)
-        call = self._iterate if name.endswith("since") else self._call
-        return lambda *arguments, **options: call(name, *arguments, **options)
+        return lambda *arguments, **options: self._call(name, *arguments, **options)
 
     def _call(self, name: str, *arguments: Any, **options: Any) -> Any:
         store = self._store
@@ -149,19 +157,6 @@ class GuardedStore:
             raise
         breaker.succeeded()
         return result
-
-    def _iterate(self, name: str, *arguments: Any, **options: Any) -> Iterator[Any]:
-        store, breaker = self._store, self._sides["reads"]
-        if store is None:
-            raise StoreError(self._problem)
-        began_s = self._begin(breaker)
-        try:
-            # Each page is read only as it is reached.
-            yield from getattr(store, name)(*arguments, **options)
-        except StoreError as error:
-            self._failed("reads", began_s, error)
-            raise
-        breaker.succeeded()
 
     def _begin(self, breaker: Breaker) -> float:
         """Return when a call begins, unless it must not."""

@@ -3,11 +3,10 @@
 import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from recsys.schema import Col
-from serving.store import Event, EventStore, ItemChange, Positions, StoredItem
+from serving.store import Event, EventStore, ItemChange, Place, Positions, StoredItem
 
 if TYPE_CHECKING:
     from serving.engine import Engine
@@ -28,9 +27,10 @@ class Follower:
         self._turn = threading.Lock()
         self._events = self._items = self._slates = 0
         self._is_level = False
-        # A replay that the store breaks off goes on where it stopped: up to where it goes, and what it has done.
+        # A replay that the store breaks off goes on where it stopped: up to where it goes, and what it took in last.
         self._until: Positions | None = None
-        self._n_events = self._n_slates = 0
+        self._last_event: Place | None = None
+        self._last_slate: Place | None = None
 
     def catch_up(self) -> None:
         """Take in everything that is newer than the training, or since the last call.
@@ -55,13 +55,16 @@ class Follower:
     def _replay(self, until: Positions) -> None:
         since = self._engine.bundle.manifest.data_until_us
         # From a little before the end of the training, whose clicks are no first ones afterwards.
-        newer = islice(self._store.since(since - _VISIT_US, until_seq=until.events), self._n_events, None)
-        while events := list(islice(newer, _PAGE)):
+        after = self._last_event or Place(since - _VISIT_US)
+        while numbered := self._store.events_by_time(after, _PAGE, until_seq=until.events):
+            events: Sequence[Event] = [event for _, event in numbered]
             self._engine.count_events(events)
-            self._n_events += len(events)
-        for slate in islice(self._store.slates_since(since, until_seq=until.slates), self._n_slates, None):
-            self._engine.count_slate(slate)
-            self._n_slates += 1
+            after = self._last_event = Place(events[-1].timestamp_us, numbered[-1][0])
+        after = self._last_slate or Place(since)
+        while slates := self._store.slates_by_time(after, _PAGE, until_seq=until.slates):
+            for seq, slate in slates:
+                self._engine.count_slate(slate)
+                after = self._last_slate = Place(slate.timestamp_us, seq)
         self._events, self._slates = until.events, until.slates
 
     def _follow_events(self) -> None:

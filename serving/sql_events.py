@@ -26,6 +26,19 @@ EVENTS_AFTER: Final = (
     .order_by(events_table.c.seq)
     .limit(sa.bindparam("max_rows"))
 )
+
+
+def by_time(select: sa.Select[Any], table: sa.Table) -> sa.Select[Any]:
+    """Return the query of a page of a table's rows behind a place, in order of time and number."""
+    time, seq = table.c.timestamp_us, table.c.seq
+    after = sa.tuple_(sa.bindparam("after_us", type_=sa.BigInteger), sa.bindparam("after_seq", type_=sa.BigInteger))
+    # Rows are compared as a whole: PostgreSQL finds no range of the index in `time > a OR (time = a AND seq > b)`, and
+    # every page would read all that came before it.
+    is_wanted = sa.and_(sa.tuple_(time, seq) > after, seq <= sa.bindparam("until_seq"))
+    return select.where(is_wanted).order_by(time, seq).limit(sa.bindparam("max_rows"))
+
+
+EVENTS_BY_TIME: Final = by_time(SELECT_NUMBERED, events_table)
 LAST_SEQ_OF: Final = sa.union_all(
     sa.select(sa.func.max(events_table.c.seq)).where(events_table.c.user_id == sa.bindparam("user_id")),
     sa.select(deleted_users_table.c.seq).where(deleted_users_table.c.user_id == sa.bindparam("user_id")),

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from recsys.event_tables import SLATES_FEED, slates_table
 from serving.database import next_numbers
 from serving.sql_catalogue import as_json
-from serving.sql_events import deletions_of, insert_for
+from serving.sql_events import by_time, deletions_of, insert_for
 from serving.stored import ShownItem, StoredSlate
 
 _COLUMNS: Final = ("recommendation_id", "user_id", "timestamp_us", "model_version", "items", "rung")
@@ -21,6 +21,7 @@ SLATES_AFTER: Final = (
     .order_by(slates_table.c.seq)
     .limit(sa.bindparam("max_rows"))
 )
+SLATES_BY_TIME: Final = by_time(SELECT_SLATES, slates_table)
 
 
 def add_slates(connection: sa.Connection, batch: Sequence[StoredSlate]) -> None:

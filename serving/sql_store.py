@@ -1,20 +1,22 @@
 """The store in SQLite or PostgreSQL."""
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final, TypeVar
+from collections.abc import Iterator, Sequence
+from typing import Final
 
 import sqlalchemy as sa
 
-from recsys.event_tables import events_table, feeds_table, slates_table
+from recsys.event_tables import feeds_table
 from serving import sql_catalogue, sql_events, sql_slates
 from serving.database import Database
 from serving.errors import StoreError
 from serving.stored import (
+    LAST_SEQ,
     Added,
     DeletedUser,
     Deletion,
     Event,
     ItemChange,
+    Place,
     Positions,
     StoredItem,
     StoredKey,
@@ -24,8 +26,6 @@ from serving.stored import (
 _PAGE: Final = 10_000
 _POSITIONS: Final = sa.select(feeds_table.c.name, feeds_table.c.last)
 _ONE: Final = sa.select(sa.literal(1))
-
-T = TypeVar("T")
 
 
 class SqlEventStore:
@@ -56,8 +56,15 @@ class SqlEventStore:
         rows = self._last_seq_of({"user_id": user_id})
         return max((row[0] or 0 for row in rows), default=0)
 
-    def since(self, timestamp_us: int, *, until_seq: int | None = None) -> Iterator[Event]:
-        return self._by_time(sql_events.SELECT_NUMBERED, events_table, timestamp_us, until_seq, sql_events.event_of)
+    def since(self, timestamp_us: int) -> Iterator[Event]:
+        after = Place(timestamp_us)
+        while numbered := self.events_by_time(after, _PAGE):
+            yield from (event for _, event in numbered)
+            after = Place(numbered[-1][1].timestamp_us, numbered[-1][0])
+
+    def events_by_time(self, after: Place, limit: int, *, until_seq: int = LAST_SEQ) -> list[tuple[int, Event]]:
+        rows = self._database.read(sql_events.EVENTS_BY_TIME, _page(after, limit, until_seq))
+        return [(row.seq, sql_events.event_of(row)) for row in rows]
 
     def events_after(self, seq: int, limit: int) -> list[tuple[int, Event]]:
         rows = self._database.read(sql_events.EVENTS_AFTER, {"after": seq, "max_rows": limit})
@@ -91,8 +98,9 @@ class SqlEventStore:
         if batch:
             self._database.write(lambda connection: sql_slates.add_slates(connection, batch))
 
-    def slates_since(self, timestamp_us: int, *, until_seq: int | None = None) -> Iterator[StoredSlate]:
-        return self._by_time(sql_slates.SELECT_SLATES, slates_table, timestamp_us, until_seq, sql_slates.slate_of)
+    def slates_by_time(self, after: Place, limit: int, *, until_seq: int = LAST_SEQ) -> list[tuple[int, StoredSlate]]:
+        rows = self._database.read(sql_slates.SLATES_BY_TIME, _page(after, limit, until_seq))
+        return [(row.seq, sql_slates.slate_of(row)) for row in rows]
 
     def slates_after(self, seq: int, limit: int) -> list[tuple[int, StoredSlate]]:
         rows = self._database.read(sql_slates.SLATES_AFTER, {"after": seq, "max_rows": limit})
@@ -114,21 +122,6 @@ class SqlEventStore:
     def close(self) -> None:
         self._database.close()
 
-    def _by_time(
-        self,
-        select: sa.Select[Any],
-        table: sa.Table,
-        timestamp_us: int,
-        until_seq: int | None,
-        value_of: Callable[[Sequence[Any]], T],
-    ) -> Iterator[T]:
-        """Yield the values of a table's rows later than a moment, page by page, in order of time and number."""
-        time, seq = table.c.timestamp_us, table.c.seq
-        statement = select.order_by(time, seq).limit(_PAGE)
-        if until_seq is not None:
-            statement = statement.where(seq <= until_seq)
-        later = time > timestamp_us
-        while rows := self._database.read(statement.where(later)):
-            yield from map(value_of, rows)
-            last_us, last_seq = rows[-1].timestamp_us, rows[-1].seq
-            later = sa.or_(time > last_us, sa.and_(time == last_us, seq > last_seq))
+
+def _page(after: Place, limit: int, until_seq: int) -> dict[str, int]:
+    return {"after_us": after.timestamp_us, "after_seq": after.seq, "until_seq": until_seq, "max_rows": limit}

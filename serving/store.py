@@ -9,11 +9,13 @@ from typing import Protocol
 from serving.errors import StoreError
 from serving.sql_store import SqlEventStore
 from serving.stored import (
+    LAST_SEQ,
     Added,
     DeletedUser,
     Deletion,
     Event,
     ItemChange,
+    Place,
     Positions,
     ShownItem,
     StoredItem,
@@ -29,6 +31,7 @@ __all__ = [
     "EventStore",
     "ItemChange",
     "NoStore",
+    "Place",
     "Positions",
     "ShownItem",
     "SqlEventStore",
@@ -72,8 +75,14 @@ class EventStore(Protocol):
         """
         ...
 
-    def since(self, timestamp_us: int, *, until_seq: int | None = None) -> Iterator[Event]:
-        """Yield all users' events later than a moment, in order of time and arrival; repeatable.
+    def since(self, timestamp_us: int) -> Iterator[Event]:
+        """Yield all users' events later than a moment, in order of time and arrival; repeatable."""
+        ...
+
+    def events_by_time(self, after: Place, limit: int, *, until_seq: int = LAST_SEQ) -> list[tuple[int, Event]]:
+        """Return at most `limit` events behind a place, each with its number, in order of time and arrival.
+
+        Who goes on from the place of the last one reads no more than what follows.
 
         until_seq: leave out what arrived after this number, for who goes on with `events_after` from there.
         """
@@ -121,8 +130,8 @@ class EventStore(Protocol):
         """Store slates. One whose recommendation_id is known is left out, as is one from before its user's deletion."""
         ...
 
-    def slates_since(self, timestamp_us: int, *, until_seq: int | None = None) -> Iterator[StoredSlate]:
-        """Yield slates later than a moment, as `since` does events."""
+    def slates_by_time(self, after: Place, limit: int, *, until_seq: int = LAST_SEQ) -> list[tuple[int, StoredSlate]]:
+        """Return at most `limit` slates behind a place, as `events_by_time` does events."""
         ...
 
     def slates_after(self, seq: int, limit: int) -> list[tuple[int, StoredSlate]]:
@@ -169,8 +178,11 @@ class NoStore:
     def last_seq_of(self, user_id: str) -> int:
         return 0
 
-    def since(self, timestamp_us: int, *, until_seq: int | None = None) -> Iterator[Event]:
+    def since(self, timestamp_us: int) -> Iterator[Event]:
         return iter(())
+
+    def events_by_time(self, after: Place, limit: int, *, until_seq: int = LAST_SEQ) -> list[tuple[int, Event]]:
+        return []
 
     def events_after(self, seq: int, limit: int) -> list[tuple[int, Event]]:
         return []
@@ -199,8 +211,8 @@ class NoStore:
     def add_slates(self, batch: Sequence[StoredSlate]) -> None:
         raise StoreError(f"slates cannot be stored: {_NONE}")
 
-    def slates_since(self, timestamp_us: int, *, until_seq: int | None = None) -> Iterator[StoredSlate]:
-        return iter(())
+    def slates_by_time(self, after: Place, limit: int, *, until_seq: int = LAST_SEQ) -> list[tuple[int, StoredSlate]]:
+        return []
 
     def slates_after(self, seq: int, limit: int) -> list[tuple[int, StoredSlate]]:
         return []

@@ -3,6 +3,9 @@
 from dataclasses import dataclass, field, fields
 from typing import Final, NamedTuple
 
+# Above every number that a feed gives out.
+LAST_SEQ: Final = 2**63 - 1
+
 Attribute = str | float | bool | list[str]
 
 
@@ -74,6 +77,13 @@ class ItemChange:
     item_id: str
     item: StoredItem | None
     updated_us: int
+
+
+class Place(NamedTuple):
+    """A place in the order of time and number. Without a number it is behind all that happened at its moment."""
+
+    timestamp_us: int
+    seq: int = LAST_SEQ
 
 
 class ShownItem(NamedTuple):

@@ -16,6 +16,7 @@ from serving.store import (
     Event,
     EventStore,
     ItemChange,
+    Place,
     Positions,
     ShownItem,
     SqlEventStore,
@@ -65,7 +66,7 @@ def test_replay_up_to_a_number_and_the_feed_from_there_hold_each_event_once(stor
     position = store.positions().events
     store.add([event("e2", 20)], received_us=99)
 
-    replayed = [each.event_id for each in store.since(5, until_seq=position)]
+    replayed = [each.event_id for _, each in store.events_by_time(Place(5), 10, until_seq=position)]
     followed = [each.event_id for _, each in store.events_after(position, 10)]
 
     assert (replayed, followed) == (["e1"], ["e2"])
@@ -333,14 +334,13 @@ def test_a_slate_that_is_written_again_is_there_once(store: EventStore) -> None:
     assert [each.recommendation_id for _, each in store.slates_after(0, 10)] == ["r1", "r2"]
 
 
-def test_slates_since_a_moment_come_in_order_of_time(store: EventStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serving.sql_store._PAGE", 2)
+def test_slates_later_than_a_moment_come_in_order_of_time(store: EventStore) -> None:
     store.add_slates([slate(f"r{t}", t) for t in (5, 3, 4, 1, 2)])
     position = store.positions().slates
     store.add_slates([slate("r9", 9)])
 
-    assert [each.timestamp_us for each in store.slates_since(2, until_seq=position)] == [3, 4, 5]
-    assert [each.timestamp_us for each in store.slates_since(4)] == [5, 9]
+    assert [each.timestamp_us for _, each in store.slates_by_time(Place(2), 10, until_seq=position)] == [3, 4, 5]
+    assert [each.timestamp_us for _, each in store.slates_by_time(Place(4), 10)] == [5, 9]
 
 
 # API keys

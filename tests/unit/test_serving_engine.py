@@ -1,7 +1,7 @@
 """The engine over a ranking whose answers are known."""
 
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,7 @@ from serving.errors import EventConflictError, StoreError, UnknownItemError
 from serving.rules import Rules, SeenWindow
 from serving.sessions import SessionItem
 from serving.slates import Ignored, ModelInfo, NewEvent, Query, ServedRequest
-from serving.store import Event, NoStore, SqlEventStore
+from serving.store import Event, NoStore, Place, ShownItem, SqlEventStore, StoredSlate
 
 
 def ids(engine: Engine, query: Query) -> list[str]:
@@ -394,28 +394,54 @@ def test_new_events_count_for_popularity_by_their_weight_and_those_of_training_d
     assert path.recorded == [(1, DATA_UNTIL_US + 1, "interactions", 4.0), (4, NOW_US, "interactions", 1.0)]
 
 
-def test_a_replay_that_the_store_breaks_off_counts_nothing_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+def broken_once(read: Callable[..., Any], asked: list[Place]) -> Callable[..., Any]:
+    """Return `read`, which fails at its third call and notes from where it is asked to read."""
+
+    def reading(after: Place, *arguments: Any, **options: Any) -> Any:
+        asked.append(after)
+        if len(asked) == 3:
+            raise StoreError("the connection was lost")
+        return read(after, *arguments, **options)
+
+    return reading
+
+
+def test_a_replay_that_the_store_breaks_off_goes_on_where_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("serving.follower._PAGE", 2)
-    store, path = SqlEventStore("sqlite://"), ToyPath()
-    toy_engine(store).add_events([click("u", "i1", DATA_UNTIL_US + place) for place in range(1, 8)])
-    whole, broken = store.since, [True]
-
-    def since(*arguments: Any, **options: Any) -> Iterator[Event]:
-        for place, event in enumerate(whole(*arguments, **options)):
-            if place == 5 and broken:
-                broken.clear()
-                raise StoreError("the connection was lost")
-            yield event
-
-    monkeypatch.setattr(store, "since", since)
+    store, path, asked = SqlEventStore("sqlite://"), ToyPath(), list[Place]()
+    users = ["u", "leaves", "u", "u", "u", "u", "u"]
+    toy_engine(store).add_events([click(u, "i1", DATA_UNTIL_US + place) for place, u in enumerate(users, 1)])
+    monkeypatch.setattr(store, "events_by_time", broken_once(store.events_by_time, asked))
     engine = toy_engine(store, path=path)
     with pytest.raises(StoreError, match="lost"):
         engine.follower.catch_up()
+    store.delete_user("leaves", deleted_us=NOW_US)  # what follows moves up by one row
     engine.add_events([click("u", "i2", DATA_UNTIL_US + 9)])
     engine.follower.catch_up()
     engine.follower.catch_up()
 
     assert [us - DATA_UNTIL_US for _, us, _, _ in path.recorded] == [1, 2, 3, 4, 5, 6, 7, 9]
+    assert asked[3].timestamp_us == DATA_UNTIL_US + 4  # nothing is read again
+
+
+def test_a_replay_of_slates_that_breaks_off_goes_on_where_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.follower._PAGE", 2)
+    store, path, asked = SqlEventStore("sqlite://"), ToyPath(), list[Place]()
+    users = ["u", "leaves", "u", "u", "u", "u", "u"]
+    slates = [
+        StoredSlate(f"r{place}", user, DATA_UNTIL_US + place, "12", (ShownItem("i1", 1),))
+        for place, user in enumerate(users, 1)
+    ]
+    store.add_slates(slates)
+    monkeypatch.setattr(store, "slates_by_time", broken_once(store.slates_by_time, asked))
+    engine = toy_engine(store, path=path)
+    with pytest.raises(StoreError, match="lost"):
+        engine.follower.catch_up()
+    store.delete_user("leaves", deleted_us=NOW_US)
+    engine.follower.catch_up()
+
+    assert [(us - DATA_UNTIL_US, kind) for _, us, kind, _ in path.recorded] == [(us, "shown") for us in range(1, 8)]
+    assert asked[3].timestamp_us == DATA_UNTIL_US + 4
 
 
 def test_an_item_of_a_slate_is_clicked_once_and_after_a_restart_too() -> None:
