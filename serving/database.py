@@ -14,6 +14,15 @@ _BUSY_TIMEOUT_MS: Final = 5_000
 _CONNECT_TIMEOUT_S: Final = 2
 _STATEMENT_TIMEOUT_MS: Final = 10_000
 _NETWORK_TIMEOUT_MS: Final = 5_000
+# Who writes holds the row of a feed until the commit. Should they pause or lose their power there, PostgreSQL ends the
+# transaction itself, so that the others can write again.
+_SERVER_LIMITS: Final = {
+    "statement_timeout": _STATEMENT_TIMEOUT_MS,
+    "idle_in_transaction_session_timeout": _STATEMENT_TIMEOUT_MS,
+    "tcp_keepalives_idle": 10,
+    "tcp_keepalives_interval": 5,
+    "tcp_keepalives_count": 3,
+}
 _POOL_SIZE: Final = 8
 _MAX_CONNECTIONS: Final = 40
 _POOL_TIMEOUT_S: Final = 2.0
@@ -174,7 +183,7 @@ def _server_engine(url: sa.URL) -> sa.Engine:
         limits = {
             "connect_timeout": _CONNECT_TIMEOUT_S,
             "tcp_user_timeout": _NETWORK_TIMEOUT_MS,
-            "options": f"-c statement_timeout={_STATEMENT_TIMEOUT_MS}",
+            "options": " ".join(f"-c {name}={value}" for name, value in _SERVER_LIMITS.items()),
         }
         given = {name: value for name, value in limits.items() if name not in url.query}
     return sa.create_engine(
