@@ -121,6 +121,7 @@ def _encoder() -> list[Finding]:
 
 def _registry(tracking_uri: str | None) -> list[Finding]:
     from recsys.bundle import load_bundle
+    from recsys.downloads import reading
     from recsys.mlflow_store import default_uri, shown_uri, sqlite_file
     from recsys.registry import Registry
     from serving.settings import Settings
@@ -137,7 +138,8 @@ def _registry(tracking_uri: str | None) -> list[Finding]:
     findings = [Finding("MLflow store", "ok", f"{shown_uri(uri)}: {len(versions)} versions of {settings.model_name}")]
     try:
         ref = registry.resolve(settings.alias)
-        bundle = load_bundle(registry.fetch(ref, settings.cache))
+        with reading(settings.cache):
+            bundle = load_bundle(registry.fetch(ref, settings.cache))
     except RecsysError as error:
         return [*findings, Finding(settings.alias, "fault", str(error))]
     models = bundle.models

@@ -1,8 +1,6 @@
 """The versions of the bundle in MLflow's registry: which one is champion, where its files are, how they compare."""
 
-import hashlib
 import json
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -14,6 +12,7 @@ from urllib.request import url2pathname
 import polars as pl
 import yaml
 
+from recsys.downloads import download_folder, download_once
 from recsys.errors import RegistryError
 from recsys.mlflow_store import (
     MlflowException,
@@ -102,7 +101,8 @@ class Registry:
     def fetch(self, ref: ModelRef, cache: Path) -> Path:
         """Return the folder of a version's bundle.
 
-        Files on this machine are used where they lie. Others are downloaded into `cache` once, whole or not at all.
+        Files on this machine are used where they lie. Others are downloaded into `cache` once, whole or not at all. A
+        service that shares the cache removes old versions from it; `recsys.downloads.reading` keeps it from that.
 
         Raises:
             RegistryError: the files are gone or cannot be downloaded, or the version holds no bundle.
@@ -113,11 +113,9 @@ class Registry:
             location = str(client.get_model_version_download_uri(ref.name, ref.version))
         folder = _local_folder(location)
         if folder is None:
-            digest = hashlib.sha256(f"{self.uri} {location}".encode()).hexdigest()[:12]
-            folder = cache / f"{ref.name}-{ref.version}-{digest}"
-            if not folder.is_dir():
-                with mlflow_errors(self.uri, f"download {label}"):
-                    _download_whole(location, folder, self.uri)
+            folder = download_folder(cache, ref.name, ref.version, f"{self.uri} {location}")
+            with mlflow_errors(self.uri, f"download {label}"):
+                download_once(folder, lambda beside: _download(location, beside, self.uri))
         elif not folder.is_dir():
             raise RegistryError(
                 f"the files of {label} are not at {folder}; if they were moved, move them back; if they lie on the "
@@ -310,15 +308,8 @@ def _local_folder(location: str) -> Path | None:
     return Path(url2pathname(parts.path) if parts.scheme else location)
 
 
-def _download_whole(location: str, folder: Path, uri: str) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".download-") as beside:
-        found = mlflow.artifacts.download_artifacts(artifact_uri=location, dst_path=beside, tracking_uri=uri)
-        try:
-            Path(found).rename(folder)
-        except OSError:
-            if not folder.is_dir():  # else another process has just put the same files there
-                raise
+def _download(location: str, folder: Path, uri: str) -> Path:
+    return Path(mlflow.artifacts.download_artifacts(artifact_uri=location, dst_path=str(folder), tracking_uri=uri))
 
 
 def _bundle_folder(model_folder: Path, label: str) -> Path:

@@ -10,12 +10,13 @@ from typing import Final
 from features.path import RankingPath
 from features.rungs import Rung
 from recsys.bundle import Bundle, load_bundle, read_manifest
+from recsys.downloads import reading, remove_old
 from recsys.models.kept_files import KeptFiles
 from recsys.models.room import with_room
 from recsys.retrieval.index import Indexes
 from serving.engine import Engine
 from serving.errors import StoreError
-from serving.remembered import recall, remember
+from serving.remembered import noted, recall, remember
 from serving.settings import Settings
 from serving.slates import ModelInfo, Query
 from serving.store import EventStore, SqlEventStore
@@ -82,15 +83,19 @@ class Models:
     def open(self, wanted: Wanted, store: EventStore, *, is_remembered: bool = True) -> Engine:
         """Return a warm engine. A store that is away does not keep it from being made.
 
-        is_remembered: whether to note it as the version served last.
+        is_remembered: whether to note it as the version served last, and to remove old ones that were downloaded.
 
         Raises:
             BundleError, RegistryError: it cannot be fetched or read.
         """
-        folder = wanted.fetch()
-        engine = make_engine(self._settings, load_bundle(folder), wanted.model, store)
+        cache = self._settings.cache
+        with reading(cache):
+            folder = wanted.fetch()
+            bundle = load_bundle(folder)
+        engine = make_engine(self._settings, bundle, wanted.model, store)
         if is_remembered and self.can_change:
-            remember(self._settings.cache, self._uri, wanted.model, folder)
+            remember(cache, self._uri, wanted.model, folder)
+            remove_old(cache, folder, noted(cache))
         return engine
 
     @property
@@ -152,7 +157,8 @@ def open_bundle(settings: Settings) -> tuple[Bundle, ModelInfo]:
         RegistryError: the registry cannot be reached, or has no such model, alias or version.
     """
     wanted = Models(settings).wanted()
-    return load_bundle(wanted.fetch()), wanted.model
+    with reading(settings.cache):
+        return load_bundle(wanted.fetch()), wanted.model
 
 
 def open_engine(settings: Settings, store: EventStore | None = None) -> Engine:

@@ -35,7 +35,17 @@ def remember(cache: Path, tracking_uri: str, model: ModelInfo, folder: Path) -> 
 
 def recall(cache: Path, tracking_uri: str, name: str, alias: str) -> tuple[ModelInfo, Path] | None:
     """Return what was last served under an alias (or version number) and where its bundle lies; None for nothing."""
-    path = _path(cache, tracking_uri, name, alias)
+    return _read(_path(cache, tracking_uri, name, alias))
+
+
+def noted(cache: Path) -> list[Path]:
+    """Return the folders of what services on this machine served last, each under its alias."""
+    found = [_read(path) for path in cache.glob("served-*.json")]
+    # A version that was asked for by number is not: there would be one more with each.
+    return [folder for model, folder in filter(None, found) if model.alias is not None]
+
+
+def _read(path: Path) -> tuple[ModelInfo, Path] | None:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         return ModelInfo(values["model"], values["version"], values["alias"]), Path(values["folder"])
