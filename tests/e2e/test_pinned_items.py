@@ -9,7 +9,7 @@ from features.rungs import Rung
 from recsys.api import Recommender, load
 from serving.rules import Rule
 from serving.schemas import RecommendationRequest
-from serving.slates import Query, Slate
+from serving.slates import Query, ServedRequest, Slate
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +51,13 @@ def test_a_pinned_item_has_the_score_that_it_has_where_it_is_found(recommender: 
 
 
 def test_the_explanation_of_a_pinned_item_adds_up_to_its_score(recommender: Recommender, user: str) -> None:
-    found = {item.item_id for item in ranked(recommender, user).items}
-    lacking = [id_ for id_ in recommender.engine.bundle.models.catalogue.ids.ids if id_ not in found][:3]
+    served: list[ServedRequest] = []
+    recommender.engine.on_served = served.append
+    recommender.engine.recommend(query(user_id=user, n=6))
+    recommender.engine.on_served = None
+    found = served[0].ranking.item_idx
+    ids = recommender.engine.bundle.models.catalogue.ids
+    lacking = [id_ for row, id_ in enumerate(ids.ids) if row not in found][:3]
     pins = [{"item_id": item_id, "position": place} for place, item_id in enumerate(lacking, 2)]
 
     items = recommender.engine.recommend(query(user_id=user, n=6, pins=pins, explain=True)).items
