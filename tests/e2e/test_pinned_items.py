@@ -69,6 +69,20 @@ def test_the_explanation_of_a_pinned_item_adds_up_to_its_score(recommender: Reco
     assert all(item.score != 0.0 for item in items)
 
 
+def test_only_what_popularity_proposed_is_called_popular(recommender: Recommender) -> None:
+    found = [item.item_id for item in recommender.engine.recommend(query(n=10)).items]
+    pins = [{"item_id": found[0], "position": 3}]
+    narrow = query(n=5, pins=pins, filter=without(recommender, found[0]), explain=True)
+
+    items = recommender.engine.recommend(narrow).items
+    given = recommender.engine.recommend(query(candidates=found, explain=True)).items
+
+    assert items[2].evidence is None
+    rest = [item.evidence for item in items if item.rule == Rule.RANKING]
+    assert [evidence and evidence.sentence for evidence in rest] == ["Popular right now"] * 4
+    assert [item.evidence for item in given] == [None] * 10
+
+
 @pytest.mark.parametrize("rung", [Rung.WITHOUT_ENCODER, Rung.COLLABORATIVE, Rung.POPULAR])
 def test_on_lower_rungs_it_is_scored_as_they_score(recommender: Recommender, user: str, rung: Rung) -> None:
     whole = recommender.engine.recommend(query(user_id=user, n=1_000), rung=rung)
