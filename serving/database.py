@@ -57,8 +57,8 @@ class Database:
                 self.engine = _server_engine(parsed)
         except ImportError as error:
             raise StoreError(
-                f"the event store {self.shown_url} needs the Python package {error.name}; install it beside this one "
-                "(for PostgreSQL: pip install 'recsys-engine[postgres]')"
+                f"the event store {self.shown_url} needs the Python package {error.name}; install it beside this one, "
+                "or pip install 'psycopg[binary]' and begin the URL with postgresql+psycopg://"
             ) from error
         self.is_sqlite = self.engine.dialect.name == _SQLITE
         self._driver_error: type[Exception] = self.engine.dialect.loaded_dbapi.Error
