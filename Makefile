@@ -18,6 +18,7 @@ help:
 	@echo 'make test    run the tests'
 	@echo 'make serve   answer requests on http://127.0.0.1:8000 with the champion'
 	@echo 'make lint    style, types and import contracts'
+	@echo 'make format  put the code into shape, as far as ruff can'
 	@echo 'make docs    write the generated parts of docs/ and configs/'
 	@echo 'make bench         measure the quality on all suites, with ablations and peers; takes hours, can be interrupted'
 	@echo 'make bench-serving measure the running service: latency, capacity, CPU, memory'
@@ -67,8 +68,9 @@ bench: setup bench-peers
 	@$(BIN)/python benchmarks/diversity.py --markdown docs/diversity.md
 	@$(BIN)/python benchmarks/goals.py --page docs/results.md
 
-# A bundle's folder, or a data folder to train on: make bench-serving BENCH_SERVING='--bundle FOLDER'
-BENCH_SERVING ?= --data data/ml-1m
+# A bundle's folder, or a data folder to train on, here one of the published logs that the suites use:
+# make bench-serving BENCH_SERVING='--bundle FOLDER'
+BENCH_SERVING ?= --data $(or $(RECSYS_DATA),../shared/data)/ml-1m-half
 
 bench-serving: setup
 	@$(BIN)/python benchmarks/serving.py $(BENCH_SERVING)

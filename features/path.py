@@ -76,7 +76,13 @@ class RankingPath:
         return tuple(self.feature_groups)
 
     def candidates(
-        self, request: Request, *, exclude: Int32 = _NOTHING, allowed: Bool | None = None, rung: Rung = Rung.FULL
+        self,
+        request: Request,
+        *,
+        exclude: Int32 = _NOTHING,
+        allowed: Bool | None = None,
+        rung: Rung = Rung.FULL,
+        at_least: int = 0,
     ) -> Candidates:
         """Return what the sources propose, or the request's own candidates; see `recsys.retrieval.blend`."""
         return blend(
@@ -86,6 +92,7 @@ class RankingPath:
             n_items=self.models.n_rows,
             exclude=exclude,
             allowed=self._listed(allowed),
+            at_least=at_least,
         )
 
     def rows(self, request: Request, candidate_idx: Int32, *, rung: Rung = Rung.FULL) -> Float32:
@@ -100,6 +107,7 @@ class RankingPath:
         exclude: Int32 = _NOTHING,
         allowed: Bool | None = None,
         rung: Rung = Rung.FULL,
+        at_least: int = 0,
         on_stage: Callable[[str, float], None] = lambda stage, seconds: None,
     ) -> Ranking:
         """Return the request's candidates in the ranker's order, best first.
@@ -108,11 +116,12 @@ class RankingPath:
         no feature rows. `exclude` and `allowed` (bool `(n_rows,)`, None for all) do not touch candidates that the
         request itself names.
 
+        at_least: candidates that are wanted, where the configuration's numbers may be too small for that.
         on_stage: called with `retrieval`, `features` and `ranking` and the seconds that each took.
         """
         began = perf_counter()
         asked = Asked.of(self.models, request)
-        found = self.candidates(asked, exclude=exclude, allowed=allowed, rung=rung)
+        found = self.candidates(asked, exclude=exclude, allowed=allowed, rung=rung, at_least=at_least)
         retrieved = perf_counter()
         on_stage("retrieval", retrieved - began)
         ranker = self.models.ranker

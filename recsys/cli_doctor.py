@@ -5,6 +5,7 @@ import platform
 import shutil
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -139,6 +140,11 @@ def _registry(tracking_uri: str | None) -> list[Finding]:
     try:
         ref = registry.resolve(settings.alias)
         with reading(settings.cache):
+            if not registry.is_here(ref, settings.cache):
+                text = (
+                    f"version {ref.version}, not looked into: recsys serve downloads its files, which are not here yet"
+                )
+                return [*findings, Finding(settings.alias, "note", text)]
             bundle = load_bundle(registry.fetch(ref, settings.cache))
     except RecsysError as error:
         return [*findings, Finding(settings.alias, "fault", str(error))]
@@ -149,19 +155,24 @@ def _registry(tracking_uri: str | None) -> list[Finding]:
 
 def _event_store() -> list[Finding]:
     from recsys.cli_serving import store_exists
+    from recsys.event_tables import SCHEMA_REVISION
+    from serving.database import Database
     from serving.settings import Settings
-    from serving.store import SqlEventStore
 
     try:
         url = Settings.from_environment().store_url
         if not store_exists(url):
             return [Finding("event store", "note", "none yet; recsys serve makes it")]
-        store = SqlEventStore(url)
+        with closing(Database(url, is_read_only=True)) as database:
+            shown, revision = database.shown_url, database.upgraded_from()
     except RecsysError as error:
         return [Finding("event store", "fault", str(error))]
-    shown = store.shown_url
-    store.close()
-    return [Finding("event store", "ok", shown)]
+    if revision is None:
+        return [Finding("event store", "note", f"{shown}: no tables yet; recsys serve makes them")]
+    if revision != SCHEMA_REVISION:
+        change = f"recsys serve upgrades it to {SCHEMA_REVISION}: stop servers of the older version first"
+        return [Finding("event store", "note", f"{shown}: at revision {revision}; {change}")]
+    return [Finding("event store", "ok", f"{shown}, at revision {revision}, that of this version")]
 
 
 def _room() -> list[Finding]:

@@ -77,7 +77,10 @@ def _say_champion(ref: "ModelRef", *, as_json: bool) -> None:
     if as_json:
         say_json(_values(ref))
     else:
-        say(f"{_title(ref)} is what is served now; running servers take it when they are started again")
+        say(
+            f"{_title(ref)} is the champion now; servers that follow this alias look for it every RECSYS_POLL_S "
+            "seconds (15 unless set)"
+        )
 
 
 def _title(ref: "ModelRef") -> str:

@@ -107,13 +107,9 @@ class Registry:
         Raises:
             RegistryError: the files are gone or cannot be downloaded, or the version holds no bundle.
         """
-        client = connect(self.uri)
         label = f"version {ref.version} of {ref.name!r}"
-        with mlflow_errors(self.uri, f"find the files of {label}"):
-            location = str(client.get_model_version_download_uri(ref.name, ref.version))
-        folder = _local_folder(location)
-        if folder is None:
-            folder = download_folder(cache, ref.name, ref.version, f"{self.uri} {location}")
+        location, folder = self._place(ref, cache)
+        if _local_folder(location) is None:
             with mlflow_errors(self.uri, f"download {label}"):
                 download_once(folder, lambda beside: _download(location, beside, self.uri))
         elif not folder.is_dir():
@@ -122,6 +118,11 @@ class Registry:
                 "server's disk, start it with --artifacts-destination so that it hands them out"
             )
         return _bundle_folder(folder, label)
+
+    def is_here(self, ref: ModelRef, cache: Path) -> bool:
+        """Return whether `fetch` needs no download."""
+        location, folder = self._place(ref, cache)
+        return _local_folder(location) is not None or folder.is_dir()
 
     def register(self, run_id: str, model_uri: str, tags: Mapping[str, str] | None = None) -> str:
         """Make a logged model a new version and return its number.
@@ -235,6 +236,15 @@ class Registry:
         columns = [f"{side}{bound}" for side in "ab" for bound in bounds]
         table = pl.DataFrame(rows, schema={"metric": pl.String} | dict.fromkeys(columns, pl.Float64))
         return table.with_columns(difference=pl.col("b") - pl.col("a"))
+
+    def _place(self, ref: ModelRef, cache: Path) -> tuple[str, Path]:
+        """Return where a version's files are, and the folder on this machine where they are or would be."""
+        client = connect(self.uri)
+        with mlflow_errors(self.uri, f"find the files of version {ref.version} of {ref.name!r}"):
+            location = str(client.get_model_version_download_uri(ref.name, ref.version))
+        return location, _local_folder(location) or download_folder(
+            cache, ref.name, ref.version, f"{self.uri} {location}"
+        )
 
     def _metrics(self, ref: ModelRef, prefix: str) -> dict[str, float]:
         if not ref.run_id:

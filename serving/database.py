@@ -1,6 +1,8 @@
 """The connection to SQLite or PostgreSQL: opened, brought up to date, read, written, and its failures told."""
 
+import sqlite3
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import sqlalchemy as sa
@@ -8,7 +10,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from recsys.event_tables import feeds_table
 from serving.errors import StoreError
-from serving.migrate import bring_up_to_date
+from serving.migrate import bring_up_to_date, upgraded_from
 
 _BUSY_TIMEOUT_MS: Final = 5_000
 _CONNECT_TIMEOUT_S: Final = 2
@@ -39,11 +41,14 @@ class Database:
     A file of SQLite, memory with `sqlite://`, or PostgreSQL. Whatever another version of this code wrote is brought up
     to date on opening.
 
+    is_read_only: leave everything as it is, the schema too, which `upgraded_from` then tells; a file of SQLite must be
+        there.
+
     Raises:
         StoreError: the URL cannot be used, the database cannot be reached, or a newer version wrote it.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, is_read_only: bool = False) -> None:
         try:
             parsed = sa.make_url(url)
         except ArgumentError:
@@ -55,11 +60,14 @@ class Database:
         if parsed.get_backend_name() not in (_SQLITE, "postgresql"):
             raise StoreError(f"the event store {self.shown_url} is neither SQLite nor PostgreSQL; use one of these")
         try:
-            self.engine = _sqlite_engine(parsed) if parsed.get_backend_name() == _SQLITE else _server_engine(parsed)
+            if parsed.get_backend_name() == _SQLITE:
+                self.engine = _sqlite_reader(parsed) if is_read_only else _sqlite_engine(parsed)
+            else:
+                self.engine = _server_engine(parsed)
         except ImportError as error:
             raise StoreError(
-                f"the event store {self.shown_url} needs the Python package {error.name}; install it beside this one "
-                "(for PostgreSQL: pip install 'recsys-engine[postgres]')"
+                f"the event store {self.shown_url} needs the Python package {error.name}; install it beside this one, "
+                "or pip install 'psycopg[binary]' and begin the URL with postgresql+psycopg://"
             ) from error
         self.is_sqlite = self.engine.dialect.name == _SQLITE
         self._driver_error: type[Exception] = self.engine.dialect.loaded_dbapi.Error
@@ -67,6 +75,8 @@ class Database:
         self._writing = (
             self.engine if self.is_sqlite else self.engine.execution_options(isolation_level="READ COMMITTED")
         )
+        if is_read_only:
+            return
         try:
             bring_up_to_date(self.engine, self.shown_url)
         except SQLAlchemyError as error:
@@ -75,6 +85,18 @@ class Database:
         except StoreError:
             self.engine.dispose()
             raise
+
+    def upgraded_from(self) -> str | None:
+        """Return the revision of the schema that is there, None where there are no tables yet.
+
+        Raises:
+            StoreError: the database cannot be read, or a newer version wrote it.
+        """
+        try:
+            with self.engine.connect() as connection:
+                return upgraded_from(connection, self.shown_url)
+        except SQLAlchemyError as error:
+            raise self.failed("read", error) from error
 
     def read(self, statement: sa.Executable, parameters: Mapping[str, Any] | None = None) -> Sequence[sa.Row[Any]]:
         """Return all rows of one statement.
@@ -194,6 +216,19 @@ def _server_engine(url: sa.URL) -> sa.Engine:
         pool_timeout=_POOL_TIMEOUT_S,
         connect_args=given,
     )
+
+
+def _sqlite_reader(url: sa.URL) -> sa.Engine:
+    """Return an engine that writes nothing to a file, nor beside it."""
+    file = Path(str(url.database)).absolute()
+
+    def connect() -> sqlite3.Connection:
+        # SQLite makes files beside one in WAL mode even to read it, unless it is told that nobody writes. Without a
+        # log beside it everything is in the file itself.
+        how = "mode=ro" if file.with_name(f"{file.name}-wal").exists() else "immutable=1"
+        return sqlite3.connect(f"{file.as_uri()}?{how}", uri=True, timeout=_BUSY_TIMEOUT_MS / 1_000)
+
+    return sa.create_engine("sqlite://", creator=connect, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT")
 
 
 def _sqlite_engine(url: sa.URL) -> sa.Engine:

@@ -132,7 +132,10 @@ class Engine:
         items: tuple[SlateItem, ...] = ()
         if candidates is None or len(candidates) or query.rules.pins:
             asked = Asked.of(self._models, request, known.computed)
-            ranking = self._path.rank(asked, exclude=exclude, allowed=allowed, rung=rung, on_stage=observe_stage)
+            depth = query.rules.depth(query.n)
+            ranking = self._path.rank(
+                asked, exclude=exclude, allowed=allowed, rung=rung, at_least=depth, on_stage=observe_stage
+            )
             if query.diversity > 0.0 and rung == Rung.FULL and not query.rules.shapes_slate:
                 ranking = self._path.diversify(ranking, query.n, query.diversity)
             items = self._presenter.items(query, ranking, asked, ignored, known.history, lambda: known.kinds, rung)

@@ -102,14 +102,14 @@ def find_evidence(
     transitions: sp.csr_matrix,
     describe: Callable[[int], tuple[str, str]],
     *,
-    is_popular: Bool | None = None,
+    is_popular: Bool,
 ) -> tuple[Evidence | None, ...]:
     """Return the best reason for each item of a slate, None where nothing is near.
 
     Of the last 100 entries of the history the one whose text has the largest cosine (0.5 at least) or whose
     transition to the item is the strongest (0.2 of its strongest at least) is taken, whichever of the two numbers is
     larger, the transition and then the later entry where they are equal. An item is no reason for itself. Without a
-    history, popular items have their popularity.
+    history, items that popularity proposed have that.
 
     Args:
         item_idx: int32 `(n,)`, the slate.
@@ -117,12 +117,11 @@ def find_evidence(
         embeddings: float32 `(n_items, d)`, unit rows; rows of zeros where an item has no text.
         transitions: CSR, sorted indices, as of `Covisitation`; items behind its last row have none.
         describe: id and title of a row of the catalogue.
-        is_popular: bool `(n,)`, whether popularity proposed the item; None for all.
+        is_popular: bool `(n,)`, whether popularity proposed the item.
     """
     if not len(history_idx):
-        popular = np.ones(len(item_idx), np.bool_) if is_popular is None else is_popular
         reason = Evidence(EvidenceKind.POPULARITY, 1.0, "Popular right now")
-        return tuple(reason if is_one else None for is_one in popular.tolist())
+        return tuple(reason if is_one else None for is_one in is_popular.tolist())
     # The latest first: of equal ones the first is found.
     recent = history_idx[::-1][:_MAX_HISTORY]
     kinds = list(history_kinds)[::-1][:_MAX_HISTORY]

@@ -1,12 +1,15 @@
 """Brings a database to the schema of this code. Servers that start at once take turns; what is there is kept."""
 
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import sqlalchemy as sa
 
 from recsys.event_tables import SCHEMA_REVISION, VERSION_TABLE, events_table
 from serving.errors import StoreError
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 SCRIPTS: Final = Path(__file__).parent / "migrations"
 # What a database holds that was made before there were migrations.
@@ -47,22 +50,47 @@ def revision_of(connection: sa.Connection) -> str | None:
     return revision
 
 
-def _upgrade(connection: sa.Connection, shown_url: str) -> None:
+def upgraded_from(connection: sa.Connection, shown_url: str) -> str | None:
+    """Return the revision that `bring_up_to_date` begins at, None where there are no tables yet. Changes nothing.
+
+    Raises:
+        StoreError: a newer version of this code has changed the database.
+        SQLAlchemyError: the database cannot be read.
+    """
+    found = revision_of(connection)
+    if found is None:
+        return _UNVERSIONED if sa.inspect(connection).has_table(events_table.name) else None
+    if found != SCHEMA_REVISION:
+        _check_known(found, shown_url)
+    return found
+
+
+def _config() -> "Config":
     # Alembic takes a while to load, which a database that is up to date does not need.
-    from alembic import command
     from alembic.config import Config
-    from alembic.script import ScriptDirectory
 
     config = Config()
     config.set_main_option("script_location", str(SCRIPTS).replace("%", "%%"))
-    config.attributes["connection"] = connection
-    before = revision_of(connection)
-    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
-    if before is not None and before not in known:
+    return config
+
+
+def _check_known(before: str, shown_url: str) -> None:
+    from alembic.script import ScriptDirectory
+
+    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+    if before not in known:
         raise StoreError(
             f"the event store {shown_url} is at revision {before}, made by a newer version of recsys-engine; this one "
             f"knows revisions up to {SCHEMA_REVISION}; upgrade this installation, or name another store"
         )
-    if before is None and sa.inspect(connection).has_table(events_table.name):
-        command.stamp(config, _UNVERSIONED)
+
+
+def _upgrade(connection: sa.Connection, shown_url: str) -> None:
+    from alembic import command
+
+    before = upgraded_from(connection, shown_url)
+    config = _config()
+    config.attributes["connection"] = connection
+    if before is not None and revision_of(connection) is None:
+        command.stamp(config, before)
     command.upgrade(config, SCHEMA_REVISION)

@@ -11,6 +11,7 @@ from features.path import Ranking, RankingPath
 from features.rungs import Rung
 from recsys.histories import History, Request
 from recsys.models.fitted import FittedModels
+from recsys.retrieval.sources import PopularSource
 from serving.explain import Contribution, Evidence, explain_scores, find_evidence
 from serving.placing import Placed
 from serving.rules import Rule
@@ -72,7 +73,9 @@ class Presenter:
         if query.explain:
             began = perf_counter()
             parts = self._parts(ranking, places)
-            evidence = self._evidence(item_idx, history, kinds())
+            evidence = self._evidence(
+                item_idx, [ranking.source_names_of(place) for place in places.tolist()], history, kinds()
+            )
             observe_stage("explanation", perf_counter() - began)
         return tuple(
             SlateItem(
@@ -124,7 +127,9 @@ class Presenter:
             return [None] * len(places)
         return explain_scores(ranker, ranking.features[places], self._path.feature_groups)
 
-    def _evidence(self, item_idx: Int32, history: History, kinds: Sequence[str | None]) -> Sequence[Evidence | None]:
+    def _evidence(
+        self, item_idx: Int32, sources: Sequence[Sequence[str]], history: History, kinds: Sequence[str | None]
+    ) -> Sequence[Evidence | None]:
         def describe(row: int) -> tuple[str, str]:
             item_id = self._models.catalogue.ids.id_of(row)
             return item_id, self._title_of(item_id)
@@ -136,4 +141,5 @@ class Presenter:
             self._models.item_embeddings,
             self._models.covisitation.transitions,
             describe,
+            is_popular=np.array([PopularSource.name in names for names in sources], np.bool_),
         )

@@ -7,6 +7,9 @@ from typing import Final
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from serving.logs import Pseudonyms, Trace, log_access, request_id_of
+from serving.telemetry import OTHER, count_error, observe_request
+
 MAX_HEADERS: Final = 100
 MAX_HEAD_BYTES: Final = 32_768
 HEAD_TIMEOUT_S: Final = 10.0
@@ -17,9 +20,13 @@ _REFUSALS: Final = {
     431: ("head_too_large", f"the request's head has more than {MAX_HEADERS} headers or {MAX_HEAD_BYTES} bytes"),
 }
 
+_NOBODY: Final = Pseudonyms("")  # no user is known yet
+
 
 class BoundedProtocol(HttpToolsProtocol):
     """HTTP/1.1 whose heads are bounded; the service bounds what follows them, and uvicorn idle connections.
+
+    What is refused here never reaches the application, but has an id, a log line and its figures all the same.
 
     When a connection ends, all its requests learn of it, also those that others were pipelined behind.
     """
@@ -102,9 +109,17 @@ class BoundedProtocol(HttpToolsProtocol):
     def _refuse(self, status: int) -> None:
         code, message = _REFUSALS[status]
         body = json.dumps({"error": {"code": code, "message": message, "field": None}}).encode("ascii")
-        head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
+        # A new id: what the caller may have sent as one is not read.
+        trace = Trace(request_id_of(None), method=OTHER, status=status, code=code)
+        head = (
+            b"content-type: application/json\r\ncontent-length: %d\r\nx-request-id: %b\r\nconnection: close\r\n\r\n"
+        ) % (len(body), trace.request_id.encode("ascii"))
         self.transport.write(STATUS_LINE[status] + head + body)
         self.transport.close()
+        # Time counts from the end of a head, which this one has none of.
+        observe_request(OTHER, status, 0.0)
+        count_error(code)
+        log_access(trace, 0.0, _NOBODY)
 
     def _unset_timer(self) -> None:
         if self._timer is not None:

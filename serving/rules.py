@@ -75,6 +75,13 @@ class Rules:
         """Whether a slate is anything but the first items of the ranking."""
         return bool(self.boosts or self.pins or self.caps or self.freshness or self.exploration)
 
+    def depth(self, n: int) -> int:
+        """Return how long a ranking must be to fill a slate of `n` items, the pool of exploration among it.
+
+        Pins want no more of it: each takes a place, and at most one item of the ranking.
+        """
+        return n if self.exploration is None else max(n, self.exploration.pool)
+
     def check(self, n: int) -> None:
         """Refuse what does not fit into a slate of `n` items.
 

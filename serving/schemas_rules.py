@@ -18,7 +18,7 @@ MAX_BOOSTS: Final = 20
 MAX_BOOSTED_ITEMS: Final = 1_000
 MAX_PINS: Final = 100
 MAX_CAPS: Final = 10
-MAX_POOL: Final = 1_000
+MAX_POOL: Final = 2 * MAX_N
 MAX_DAYS: Final = 36_500
 
 

@@ -41,13 +41,17 @@ class ToyPath:
     recorded: list[tuple[int, int, str, float]] = field(default_factory=list)
     diversified: list[tuple[int, float]] = field(default_factory=list)
     rungs: list[Rung] = field(default_factory=list)
+    wanted: list[int] = field(default_factory=list)
 
     models: Any = None
     is_listed: Any = field(default_factory=lambda: np.ones(len(ITEM_IDS), np.bool_))
 
-    def rank(self, request: Request, *, exclude: Any, allowed: Any, rung: Rung, on_stage: Any) -> Ranking:
+    def rank(
+        self, request: Request, *, exclude: Any, allowed: Any, rung: Rung, at_least: int, on_stage: Any
+    ) -> Ranking:
         self.requests.append(request)
         self.rungs.append(rung)
+        self.wanted.append(at_least)
         self.excluded.append(exclude.tolist())
         if request.candidates is None:
             chosen = [idx for idx in ORDER if idx not in exclude and (allowed is None or allowed[idx])]

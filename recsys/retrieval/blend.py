@@ -47,6 +47,7 @@ def blend(
     n_items: int,
     exclude: Int32,
     allowed: Bool | None = None,
+    at_least: int = 0,
 ) -> Candidates:
     """Return the best `n_candidates` items over all sources by reciprocal-rank fusion.
 
@@ -54,6 +55,10 @@ def blend(
     leaves them out, so that what remains fills the list. Fusion is that of Cormack, Clarke and Büttcher (2009),
     constant 60; equal sums go to the lower row. A request with candidates of its own gets exactly those, in their
     order, without repeats.
+
+    at_least: how many items the caller wants, where that may be more than `n_candidates` or `per_source`: each source
+        may propose as many then, since it may be the only one that proposes anything, as popularity is for someone
+        without a history.
     """
     names = tuple(source.name for source in sources)
     if request.candidates is not None:
@@ -63,10 +68,11 @@ def blend(
     if len(exclude):
         allowed = np.ones(n_items, np.bool_) if allowed is None else allowed.copy()
         allowed[exclude] = False
-    proposed = [source.retrieve(request, config.per_source, allowed) for source in sources]
+    per_source = max(config.per_source, at_least)
+    proposed = [source.retrieve(request, per_source, allowed) for source in sources]
     rows = np.concatenate(proposed) if proposed else _NOTHING
     source = np.repeat(np.arange(len(proposed), dtype=np.uint8), [len(each) for each in proposed])
-    item_idx, bits = _fuse(rows, source, config.n_candidates)
+    item_idx, bits = _fuse(rows, source, max(config.n_candidates, at_least))
     return Candidates(item_idx, bits, names)
 
 

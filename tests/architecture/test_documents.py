@@ -105,6 +105,21 @@ def test_a_document_names_commands_that_are_there(document: Path) -> None:
     assert not faults
 
 
+def test_make_help_shows_every_target() -> None:
+    shown = re.findall(r"^\t@echo 'make ([a-z-]+) ", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+
+    assert set(shown) == make_targets() - {"help"}
+
+
+def test_the_service_is_measured_on_a_log_that_the_suites_use() -> None:
+    (default,) = re.findall(r"^BENCH_SERVING \?= (.+)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+
+    folder = re.fullmatch(r"--data \$\(or \$\(RECSYS_DATA\),\.\./shared/data\)/(.+)", default)
+
+    assert folder is not None, default
+    assert f'"{folder[1]}"' in (ROOT / "benchmarks" / "suites.py").read_text(encoding="utf-8")
+
+
 def test_the_readme_shows_how_to_begin() -> None:
     commands = typed_in(ROOT / "README.md")
 

@@ -9,7 +9,7 @@ from features.rungs import Rung
 from recsys.api import Recommender, load
 from serving.rules import Rule
 from serving.schemas import RecommendationRequest
-from serving.slates import Query, Slate
+from serving.slates import Query, ServedRequest, Slate
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +51,13 @@ def test_a_pinned_item_has_the_score_that_it_has_where_it_is_found(recommender: 
 
 
 def test_the_explanation_of_a_pinned_item_adds_up_to_its_score(recommender: Recommender, user: str) -> None:
-    found = {item.item_id for item in ranked(recommender, user).items}
-    lacking = [id_ for id_ in recommender.engine.bundle.models.catalogue.ids.ids if id_ not in found][:3]
+    served: list[ServedRequest] = []
+    recommender.engine.on_served = served.append
+    recommender.engine.recommend(query(user_id=user, n=6))
+    recommender.engine.on_served = None
+    found = served[0].ranking.item_idx
+    ids = recommender.engine.bundle.models.catalogue.ids
+    lacking = [id_ for row, id_ in enumerate(ids.ids) if row not in found][:3]
     pins = [{"item_id": item_id, "position": place} for place, item_id in enumerate(lacking, 2)]
 
     items = recommender.engine.recommend(query(user_id=user, n=6, pins=pins, explain=True)).items
@@ -62,6 +67,20 @@ def test_the_explanation_of_a_pinned_item_adds_up_to_its_score(recommender: Reco
         assert item.explanation is not None
         assert sum(part.contribution for part in item.explanation) == pytest.approx(item.score, abs=1e-5)
     assert all(item.score != 0.0 for item in items)
+
+
+def test_only_what_popularity_proposed_is_called_popular(recommender: Recommender) -> None:
+    found = [item.item_id for item in recommender.engine.recommend(query(n=10)).items]
+    pins = [{"item_id": found[0], "position": 3}]
+    narrow = query(n=5, pins=pins, filter=without(recommender, found[0]), explain=True)
+
+    items = recommender.engine.recommend(narrow).items
+    given = recommender.engine.recommend(query(candidates=found, explain=True)).items
+
+    assert items[2].evidence is None
+    rest = [item.evidence for item in items if item.rule == Rule.RANKING]
+    assert [evidence and evidence.sentence for evidence in rest] == ["Popular right now"] * 4
+    assert [item.evidence for item in given] == [None] * 10
 
 
 @pytest.mark.parametrize("rung", [Rung.WITHOUT_ENCODER, Rung.COLLABORATIVE, Rung.POPULAR])

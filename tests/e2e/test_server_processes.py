@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import threading
@@ -63,6 +64,24 @@ def test_slow_bodies_and_large_heads_are_refused() -> None:
             assert json.loads(answer.split(b"\r\n\r\n", 1)[1])["error"]["code"] == "head_too_large"
         assert b'"invalid_http"' in raw_answer(server, b"\x16\x03\x01\x02\x00")
         assert server.client.get("/health/live").status_code == 200
+
+
+def test_what_is_refused_before_its_head_is_read_has_an_id_a_log_line_and_figures() -> None:
+    with ToyServer() as server:
+        large = b"GET /health/live HTTP/1.1\r\nX-Request-Id: mine\r\nX: " + b"a" * 40_000 + b"\r\n\r\n"
+        heads = [raw_answer(server, sent).split(b"\r\n\r\n")[0] for sent in (b"\x16\x03\x01\x02\x00", large)]
+        metrics = server.client.get("/metrics").text
+
+    found = [re.findall(rb"(?i)^x-request-id: (.+)$", head.replace(b"\r", b""), re.MULTILINE) for head in heads]
+    ids = [only.decode("ascii") for (only,) in found]
+    assert all(re.fullmatch(r"[0-9a-f]{32}", id_) for id_ in ids)
+    assert ids[0] != ids[1]
+    lines = {line.get("request_id"): line for line in map(json.loads, server.log)}
+    seen = [tuple(lines[id_][name] for name in ("method", "route", "status", "code")) for id_ in ids]
+    assert seen == [("other", "other", 400, "invalid_http"), ("other", "other", 431, "head_too_large")]
+    for status, code in ((400, "invalid_http"), (431, "head_too_large")):
+        assert f'recsys_requests_total{{route="other",status="{status}"}} 1.0' in metrics
+        assert f'recsys_errors_total{{code="{code}"}} 1.0' in metrics
 
 
 def test_a_revoked_key_stops_working_in_a_running_server(tmp_path: Path) -> None:

@@ -84,6 +84,21 @@ def test_no_source_may_propose_more_than_its_share() -> None:
     assert found.item_idx.tolist() == [1, 7, 2]
 
 
+def test_a_caller_who_wants_more_than_the_settings_gets_more() -> None:
+    one, two = Source("one", [7, 6, 5, 4]), Source("two", [7, 3, 2, 1])
+    config = RetrievalConfig(n_candidates=3, per_source=2)
+
+    def rows(at_least: int) -> list[int]:
+        found = blend([one, two], REQUEST, config, n_items=8, exclude=NOTHING, at_least=at_least)
+        return found.item_idx.tolist()
+
+    assert rows(0) == rows(2) == [7, 3, 6]
+    assert (one.asked, two.asked) == (2, 2)
+    assert rows(5) == [7, 3, 6, 2, 5]
+    assert (one.asked, two.asked) == (5, 5)
+    assert len(rows(100)) == 7
+
+
 def test_nothing_proposed_gives_nothing() -> None:
     found = _blend([Source("one", []), Source("two", [])])
 

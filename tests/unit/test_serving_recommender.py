@@ -134,5 +134,8 @@ def test_a_store_that_cannot_be_opened_is_explained(tmp_path: Path, url: str, me
 
 
 def test_a_driver_that_is_missing_is_named(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match=r"postgresql\+pg8000://u:\*\*\*@h/d needs the Python package pg8000"):
+    with pytest.raises(
+        StoreError, match=r"postgresql\+pg8000://u:\*\*\*@h/d needs the Python package pg8000"
+    ) as caught:
         load(tmp_path, store_url="postgresql+pg8000://u:secret@h/d")
+    assert str(caught.value).endswith("or pip install 'psycopg[binary]' and begin the URL with postgresql+psycopg://")

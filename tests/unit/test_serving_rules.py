@@ -225,7 +225,7 @@ def _evidence(history: list[int], kinds: list[str | None], items: list[int]) -> 
     transitions = sp.csr_matrix(np.array([[0, 0, 0, 4, 1], [0, 0, 0, 0, 0], [0, 0, 0, 0, 3]], np.float32))
     found = find_evidence(
         np.array(items, np.int32), np.array(history, np.int32), kinds, embeddings, transitions,
-        lambda row: (f"i{row}", f"Title {row}"),
+        lambda row: (f"i{row}", f"Title {row}"), is_popular=np.array([item == 1 for item in items]),
     )  # fmt: skip
     return list(found)
 
@@ -243,7 +243,13 @@ def test_evidence_is_the_nearest_item_of_the_history_in_text_or_in_what_followed
     assert follows.sentence == "Because of “Title 2”"
     assert (weak.kind, weak.item_id) == (EvidenceKind.COVISITATION, "i0")
     assert nothing is None  # itself is no reason, and nothing else is near
-    assert _evidence([], [], [1])[0].sentence == "Popular right now"
+
+
+def test_without_a_history_what_popularity_proposed_is_popular_and_nothing_else() -> None:
+    popular, other = _evidence([], [], [1, 2])
+
+    assert (popular.kind, popular.item_id, popular.sentence) == (EvidenceKind.POPULARITY, None, "Popular right now")
+    assert other is None
 
 
 def test_the_examples_of_the_docs_fit_the_schemas() -> None:
