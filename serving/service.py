@@ -21,7 +21,7 @@ from serving.errors import NotReadyError, StoreError
 from serving.fallback import PopularFallback
 from serving.ladder import Ladder, Reason
 from serving.loading import Models, Wanted
-from serving.notices import OnEvent, unheard
+from serving.notices import OnEvent, Seldom, unheard
 from serving.settings import Settings
 from serving.slate_log import SlateLog
 from serving.slates import ModelInfo, Query, ServedRequest, Slate
@@ -66,6 +66,7 @@ class Service:
         nobody = ModelInfo(settings.model_name, "none", settings.alias)
         self._fallback = PopularFallback(self.store, nobody, max_user_events=settings.max_user_events)
         self._is_set_aside = False
+        self._is_worth_logging = Seldom()
         self._slates: SlateLog | None = None
         self._counted_slates = 0, 0
         self._stop = threading.Event()
@@ -144,17 +145,16 @@ class Service:
             while not self._stop.is_set() and self._engine is None:
                 try:
                     self._load_once()
-                except RecsysError as error:
-                    self._problem = str(error)
+                except Exception as error:
+                    # Whatever a bad version does while it is loaded must not end the tries: the next one may be good.
+                    self._problem = _why_not_loaded(error)
                     if self._problem != reported:
-                        logger.warning("no model is loaded: %s", self._problem)
+                        logger.warning("no model is loaded: %s", self._problem, exc_info=_traceback_of(error))
                         reported = self._problem
                     self._tried.set()
                     self._stop.wait(retry_s)
                     retry_s = min(2 * retry_s, _LONGEST_RETRY_S)
         finally:
-            if self._engine is None and not self._stop.is_set():
-                self._problem = "loading it failed unexpectedly; the log of the service says why"
             self._tried.set()
         if self._engine is not None and self._open_engine is None and not self._stop.is_set():
             self._watching.start()
@@ -168,17 +168,27 @@ class Service:
         try:
             wanted = self._models.wanted()
             self._take(self._open(wanted), None)
-        except RecsysError as error:
+        except Exception as error:
             last = self._models.last_served()
-            is_away = isinstance(error, RegistryUnavailableError)
+            # Who cannot even say what is wanted, for a defect of theirs or ours, is as good as away.
+            is_away = isinstance(error, RegistryUnavailableError) or (
+                wanted is None and not isinstance(error, RecsysError)
+            )
             if last is None or (wanted is None and not is_away):
                 raise
             if wanted is not None and not is_away:
                 if last.model.version == wanted.model.version:
                     raise
                 self._watcher.refuse(wanted.model.version)
+            why, version = _why_not_loaded(error), last.model.version
+            if self._is_worth_logging(f"{version} {why}"):
+                logger.warning(
+                    "version %s, which was served last, is served instead: %s",
+                    version,
+                    why,
+                    exc_info=_traceback_of(error),
+                )
             reason = Reason.REGISTRY_UNAVAILABLE if is_away else Reason.MODEL_REFUSED
-            logger.warning("version %s, which was served last, is served instead: %s", last.model.version, error)
             self._take(self._open(last, is_remembered=False), reason)
 
     def _open(self, wanted: Wanted, *, is_remembered: bool = True) -> Engine:
@@ -244,6 +254,18 @@ class Service:
             del old
             self._on_event("model_swapped", version=model.version)
             _give_memory_back()
+
+
+def _why_not_loaded(error: Exception) -> str:
+    """Return what callers are told; of a defect its kind alone."""
+    if isinstance(error, RecsysError):
+        return str(error)
+    return f"loading it failed unexpectedly ({type(error).__name__}) and is tried again; the service's log says why"
+
+
+def _traceback_of(error: Exception) -> Exception | None:
+    """Return what a log line is to trace: a defect, but nothing whose text says enough."""
+    return None if isinstance(error, RecsysError) else error
 
 
 def _set_libraries_aside() -> None:
