@@ -5,7 +5,6 @@ import gc
 import logging
 import random
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
@@ -73,6 +72,8 @@ class Service:
         self._tried = threading.Event()
         # Daemons: a load that hangs on the network does not keep the process from ending.
         self._thread = threading.Thread(target=self._load, name="load-model", daemon=True)
+        # Two, since opening a new champion takes minutes, and what others delete must not be recommended meanwhile.
+        self._following = threading.Thread(target=self._follow, name="follow-store", daemon=True)
         self._watching = threading.Thread(target=self._watch, name="watch-model", daemon=True)
 
     @property
@@ -157,7 +158,9 @@ class Service:
         finally:
             self._tried.set()
         if self._engine is not None and self._open_engine is None and not self._stop.is_set():
-            self._watching.start()
+            self._following.start()
+            if self.settings.poll_s and self._models.can_change:
+                self._watching.start()
 
     def _load_once(self) -> None:
         if self._open_engine is not None:
@@ -198,28 +201,45 @@ class Service:
             self._is_set_aside = True
         return self._models.open(wanted, self.store, is_remembered=is_remembered)
 
-    def _watch(self) -> None:
-        poll_s = self.settings.poll_s if self._models.can_change else 0.0
-        # So that workers that were started together do not ask together.
-        jitter = random.Random()
-        next_s = time.monotonic() + poll_s * jitter.uniform(0.2, 1.0)
-        while not self._stop.wait(min(_TICK_S, poll_s or _TICK_S)):
+    def _follow(self) -> None:
+        while not self._stop.wait(_TICK_S):
             try:
                 self._catch_up()
-                if poll_s and time.monotonic() >= next_s:
-                    self._look()
-                    next_s = time.monotonic() + poll_s * jitter.uniform(0.8, 1.2)
-            except Exception:
+            except Exception as error:
+                if self._is_new_defect("follow", error):
+                    logger.exception("following the store failed and is tried again")
+
+    def _watch(self) -> None:
+        poll_s = self.settings.poll_s
+        # So that workers that were started together do not ask together.
+        jitter = random.Random()
+        wait_s = poll_s * jitter.uniform(0.2, 1.0)
+        while not self._stop.wait(wait_s):
+            try:
+                self._look()
+            except Exception as error:
                 # A defect here must not leave the service with an old model for ever, and unnoticed.
-                self._on_event("defect", kind="watch")
-                logger.exception("the watch over the model failed and goes on")
+                if self._is_new_defect("watch", error):
+                    logger.exception("the watch over the model failed and goes on")
+            wait_s = poll_s * jitter.uniform(0.8, 1.2)
 
     def _look(self) -> None:
         seen = self._watcher.look(self.engine.model)
         if seen.engine is not None:
+            self._bring_up_to_date(seen.engine)
             self._take(seen.engine, None)
         elif seen.is_current:
             self._reason = None
+
+    def _bring_up_to_date(self, engine: Engine) -> None:
+        """Let a new engine take in what came while it was warmed, so that no list of it has what was deleted since."""
+        try:
+            engine.follower.catch_up()
+        except StoreError:
+            return  # logged and counted where the store failed
+        except Exception as error:
+            if self._is_new_defect("follow", error):
+                logger.exception("a new version knows the store as it was before it was warmed")
 
     def _catch_up(self) -> None:
         """Take in what the store has got since the last time, from this process and from others."""
@@ -231,6 +251,11 @@ class Service:
             return  # logged and counted where the store failed
         finally:
             self._count_slates()
+
+    def _is_new_defect(self, kind: str, error: Exception) -> bool:
+        """Count a defect; return whether to log it."""
+        self._on_event("defect", kind=kind)
+        return self._is_worth_logging(f"{kind} {type(error).__name__}")
 
     def _count_slates(self) -> None:
         """Pass on how many slates were written and dropped since the last time."""

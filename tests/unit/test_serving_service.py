@@ -1,5 +1,6 @@
 """One process's state: what it loads, what it serves in place of it, and what goes on meanwhile."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from serving_toys import toy_engine
 
 from recsys.errors import RegistryError, RegistryUnavailableError
 from serving.engine import Engine
+from serving.errors import StoreError
 from serving.loading import Wanted
 from serving.service import Service
 from serving.settings import Settings
@@ -144,3 +146,85 @@ def test_an_alias_that_is_gone_is_told_not_replaced(service: Service, shelf: She
 
     assert not service._engine
     assert service._problem == "no alias 'champion'"
+
+
+def started(service: Service) -> Engine:
+    service.start()
+    service._thread.join()
+    return service.engine
+
+
+def test_the_store_is_followed_while_a_new_champion_is_loaded(service: Service, shelf: Shelf) -> None:
+    old = started(service)
+    is_loading, may_go_on = threading.Event(), threading.Event()
+
+    def engine_of(_: str, store: EventStore) -> Engine:
+        is_loading.set()
+        may_go_on.wait()
+        return toy_engine(store)
+
+    shelf.version, shelf.engine_of = "2", engine_of
+    is_loading.wait()
+    service.store.delete_item("i3", updated_us=1)  # another process
+    wait_for(lambda: not old._path.is_listed[3])
+    assert service.engine is old
+
+    may_go_on.set()
+    wait_for(lambda: service.engine is not old)
+    assert not service.engine._path.is_listed[3]
+
+
+@pytest.mark.parametrize("error", [None, StoreError("away"), ZeroDivisionError("defect")])
+def test_a_new_champion_takes_in_what_came_while_it_was_warmed_before_it_takes_over(
+    service: Service, shelf: Shelf, error: Exception | None
+) -> None:
+    old = started(service)
+    serving: list[Engine] = []
+
+    def engine_of(_: str, store: EventStore) -> Engine:
+        engine = toy_engine(store)
+
+        def catch_up() -> None:
+            serving.append(service.engine)
+            if error is not None:
+                raise error
+
+        engine.follower.catch_up = catch_up  # type: ignore[method-assign]
+        return engine
+
+    shelf.version, shelf.engine_of = "2", engine_of
+    wait_for(lambda: service.engine is not old)
+
+    assert serving[0] is old
+
+
+def test_a_store_that_cannot_be_followed_neither_keeps_a_new_champion_away_nor_fills_the_log(
+    service: Service, shelf: Shelf, counted: list[tuple[str, dict[str, str]]], caplog: pytest.LogCaptureFixture
+) -> None:
+    old = started(service)
+
+    def catch_up() -> None:
+        raise ZeroDivisionError
+
+    old.follower.catch_up = catch_up  # type: ignore[method-assign]
+    wait_for(lambda: counted.count(("defect", {"kind": "follow"})) >= 2)
+    shelf.version = "2"
+    wait_for(lambda: service.engine is not old)
+
+    assert [record.message for record in caplog.records if record.exc_info] == [
+        "following the store failed and is tried again"
+    ]
+
+
+def test_a_watch_that_fails_goes_on_and_does_not_fill_the_log(
+    service: Service, shelf: Shelf, counted: list[tuple[str, dict[str, str]]], caplog: pytest.LogCaptureFixture
+) -> None:
+    old = started(service)
+    shelf.away = KeyError("a defect of the registry's client")
+    wait_for(lambda: counted.count(("defect", {"kind": "watch"})) >= 2)
+    shelf.away, shelf.version = None, "2"
+    wait_for(lambda: service.engine is not old)
+
+    assert [record.message for record in caplog.records if record.exc_info] == [
+        "the watch over the model failed and goes on"
+    ]
