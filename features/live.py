@@ -53,10 +53,11 @@ class LiveItems:
         title = self._titles.get(row)
         return self._path.models.catalogue.title_of(row) if title is None else title
 
-    def prepare(self, items: Sequence[Mapping[str, Any]]) -> "Prepared":
+    def prepare(self, items: Sequence[Mapping[str, Any]], *, reads_text: bool = True) -> "Prepared":
         """Return items described and embedded, for `apply`; nothing is changed yet.
 
         items: by column, as in the items table; `item_id` is needed. Ids occur once.
+        reads_text: whether to embed texts that are new; where not, they count as empty.
 
         Raises:
             DataError: a value does not fit its column.
@@ -64,7 +65,7 @@ class LiveItems:
         """
         models = self._path.models
         described = models.catalogue.like(items, models.config.data.text_fields)
-        embeddings = self._embed(described)
+        embeddings = self._embed(described, reads_text=reads_text)
         return Prepared(described, embeddings, self._content(described, embeddings))
 
     def apply(self, prepared: "Prepared") -> Int32:
@@ -121,7 +122,7 @@ class LiveItems:
         items.fill(rows, described, is_warm)
         self._path.indexes.touch(rows)
 
-    def _embed(self, described: Catalogue) -> Float32:
+    def _embed(self, described: Catalogue, *, reads_text: bool) -> Float32:
         """Return the embeddings of the items' texts; what was embedded for the training is not embedded again."""
         models = self._path.models
         embeddings = np.zeros((len(described), models.item_embeddings.shape[1]), np.float32)
@@ -135,7 +136,7 @@ class LiveItems:
                 anew.append(place)
                 if 0 <= row < len(texts):
                     self._changed.add(row)
-        if anew and models.encoder is not None:
+        if anew and reads_text and models.encoder is not None:
             with self._encoding:
                 embeddings[anew] = models.encoder.encode([described.texts[place] for place in anew])
         return embeddings

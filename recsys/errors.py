@@ -38,7 +38,7 @@ class RegistryUnavailableError(RegistryError):
 
 
 class EncoderError(RecsysError):
-    """A text encoder cannot be found, loaded or trained."""
+    """A text encoder cannot be found, loaded or trained, or fails on a text."""
 
 
 class RequestError(RecsysError):

@@ -70,7 +70,7 @@ class Breaker:
 
 
 class GuardedStore:
-    """An event store behind two breakers, one for reads and one for writes: a full disk leaves reading alone.
+    """An event store behind breakers, one for reads and one for writes: a full disk leaves reading alone.
 
     open_store: opens the store itself; called by `try_open` alone, so that no request waits for a connection that is
     yet to be made. Every method of the store is here too and raises `StoreError` at once while the store is away.
@@ -89,6 +89,7 @@ class GuardedStore:
         self._store: EventStore | None = None
         self._problem = "the event store is not open yet; try again in a moment"
         self._clock = clock
+        self._opening = Breaker(rest_s, clock=clock)
         self._sides = {side: Breaker(rest_s, clock=clock) for side in ("reads", "writes")}
 
     @property
@@ -97,11 +98,18 @@ class GuardedStore:
         return self._store is not None
 
     def try_open(self) -> bool:
-        """Open the store unless it is open; return whether it is. To be called from one thread."""
+        """Open the store unless it is open; return whether it is. To be called from one thread at a time.
+
+        Tries that fail rest as calls do: a slow one, or three in a row, are followed by none for `rest_s`.
+        """
         if self._store is None:
+            if self._opening.rest_left_s() > 0:
+                return False
+            began_s = self._clock()
             try:
                 self._store = self._open_store()
             except StoreError as error:
+                self._opening.failed(str(error), self._clock() - began_s)
                 self._on_event("store_error", side="open")
                 if str(error) != self._problem:
                     logger.warning("served without the event store, which is tried again: %s", error)

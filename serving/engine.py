@@ -16,7 +16,7 @@ from features.live import LiveItems
 from features.path import RankingPath
 from features.rungs import Rung
 from recsys.bundle import Bundle
-from recsys.errors import CatalogueFullError, DataError, RequestError
+from recsys.errors import DataError, EncoderError, RequestError
 from recsys.histories import MAX_REQUEST_HISTORY, History, Request
 from recsys.ids import UNKNOWN_IDX
 from recsys.retrieval.asked import Asked
@@ -32,7 +32,6 @@ from serving.presenting import Presenter
 from serving.sessions import (
     Session,
     SessionItem,
-    Weighed,
     add_without_repeats,
     stored_history,
     weigh_events,
@@ -50,6 +49,7 @@ from serving.slates import (
     Stored,
 )
 from serving.store import Deletion, Event, EventStore, ItemChange, NoStore, StoredItem, StoredSlate
+from serving.stored_items import StoredItems
 from serving.telemetry import observe_stage
 from serving.users import StoredUser, Users, interned
 
@@ -178,7 +178,7 @@ class Engine:
     def add_events(self, events: Sequence[NewEvent]) -> Stored:
         """Store a batch whole, or nothing of it. The next request of each user knows its events.
 
-        Texts of reviews are read here, so that a later request finds them read.
+        Texts of reviews are read here, so that a later request finds them read; what cannot be is stored unread.
 
         Raises:
             RequestError: an item is unknown or a time lies more than five minutes ahead; `field` names the first.
@@ -222,6 +222,8 @@ class Engine:
             prepared = self._live.prepare([columns_of(item)])
         except DataError as error:
             raise RequestError(f"{error}; nothing was stored", field="attributes") from None
+        except EncoderError as error:
+            raise EncoderError(f"{error}; nothing was stored") from error
         is_new = item.item_id not in self._item_ids
         if is_new and not self._live.n_free:
             self._live.apply(prepared)  # says that there is no room, and what to do
@@ -263,25 +265,23 @@ class Engine:
         row = self._item_ids.get(item_id)
         return item_id if row == UNKNOWN_IDX else self._live.title_of(row)
 
-    def apply_items(self, changes: Sequence[ItemChange]) -> None:
-        """Take in changes of items that the store has already. What does not fit this model is logged and left out."""
+    def apply_items(self, changes: Sequence[ItemChange]) -> list[ItemChange]:
+        """Take in changes of items that the store has already. What does not fit this model is logged and left out.
+
+        Returns those that are to be applied again later, since the encoder failed: they are here without their text.
+        """
         self._live.remove([change.item_id for change in changes if change.item is None])
         items = listed(changes)
-        try:
-            self._apply(items)
-        except (DataError, RequestError, CatalogueFullError):
-            for item in items:
-                try:
-                    self._apply([item])
-                except (DataError, RequestError, CatalogueFullError) as error:
-                    logger.warning("an item of the store is left out of %s: %s", self._model_text, error)
+        unread_ids = {item.item_id for item in self._stored_items.apply(items)} if items else set()
+        return [change for change in changes if change.item_id in unread_ids]
 
     def count_events(self, events: Sequence[Event]) -> None:
         """Count events in the popularity of their items, unless training counted them or they are no liking.
 
         An item of a slate is counted as clicked once. To be called from one thread at a time.
         """
-        for event, weight in zip(events, self._weigh(events).weight.tolist(), strict=True):
+        weighed = weigh_events(events, self._opinions.signals(events), self._data_config)
+        for event, weight in zip(events, weighed.weight.tolist(), strict=True):
             item_idx, slate = self._item_ids.get(event.item_id), event.recommendation_id
             if item_idx < 0 or weight <= 0:
                 continue
@@ -313,6 +313,10 @@ class Engine:
         return AttributeIndex.from_table(self._models.catalogue.table, self._models.n_rows)
 
     @cached_property
+    def _stored_items(self) -> StoredItems:
+        return StoredItems(self._live, self._attributes, self._model_text)
+
+    @cached_property
     def _shaper(self) -> Shaper:
         return Shaper(self._attributes, self._path, self._item_ids)
 
@@ -323,14 +327,6 @@ class Engine:
     @property
     def _model_text(self) -> str:
         return f"model {self.model.name} version {self.model.version[:12]}"
-
-    def _apply(self, items: Sequence[StoredItem]) -> None:
-        if not items:
-            return
-        columns = [columns_of(item) for item in items]
-        rows = self._live.apply(self._live.prepare(columns))
-        for row, values in zip(rows.tolist(), columns, strict=True):
-            self._attributes.set_row(row, values)
 
     def _known(self, query: Query, as_of_us: int, ignored: dict[str, Ignored]) -> Known:
         """Return what the user had done, what they had complained of, how well the models know them, and their row."""
@@ -365,7 +361,8 @@ class Engine:
 
     def _read_user(self, events: Sequence[Event], is_forgotten: bool) -> StoredUser:  # noqa: FBT001
         """Return events of one user, oldest first, as arrays."""
-        weighed = self._weigh(events)
+        signal, is_read = self._opinions.read(events)
+        weighed = weigh_events(events, signal, self._data_config)
         rows = self._item_ids.lookup([event.item_id for event in events], unknown="mark")
         known = rows != UNKNOWN_IDX
         return StoredUser(
@@ -376,6 +373,7 @@ class Engine:
             event_kinds=interned([event.event for event, is_known in zip(events, known, strict=True) if is_known]),
             unknown_ids=tuple(event.item_id for event, is_known in zip(events, known, strict=True) if not is_known),
             is_forgotten=is_forgotten,
+            is_read=is_read,
         )
 
     def _trained_complaints(self, user_idx: int) -> Int32:
@@ -423,9 +421,6 @@ class Engine:
         for place, event in enumerate(events):
             if event.timestamp_us is not None:
                 _check_time(event.timestamp_us, now_us, f"events.{place}.timestamp")
-
-    def _weigh(self, events: Sequence[Event]) -> Weighed:
-        return weigh_events(events, self._opinions.signals(events), self._data_config)
 
 
 def _check_times(entries: Sequence[SessionItem], now_us: int) -> None:

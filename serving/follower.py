@@ -1,7 +1,8 @@
 """Keeps an engine in step with the store: items, counted events and shown slates, whoever wrote them."""
 
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,17 +14,24 @@ if TYPE_CHECKING:
 
 _PAGE: Final = 1_000
 _ITEMS_AT_ONCE: Final = 256
+_AGAIN_S: Final = 30.0
 # Who clicks on an item of a slate twice does so within one visit.
 _VISIT_US: Final = 3_600 * 1_000_000
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Follower:
-    """Reads what is new in the store and hands it to one engine. Threads that call it take turns."""
+    """Reads what is new in the store and hands it to one engine. Threads that call it take turns.
 
-    def __init__(self, engine: "Engine", store: EventStore) -> None:
+    Items whose text the encoder failed on are applied again every half a minute. clock: seconds, rising.
+    """
+
+    def __init__(self, engine: "Engine", store: EventStore, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._engine = engine
         self._store = store
+        self._clock = clock
+        self._unread: dict[str, ItemChange] = {}  # by item
+        self._again_s = 0.0
         self._turn = threading.Lock()
         self._events = self._items = self._slates = 0
         self._is_level = False
@@ -42,6 +50,8 @@ class Follower:
             at = self._store.positions()
             if at.items > self._items:
                 self._follow_items()
+            if self._unread and self._clock() >= self._again_s:
+                self._apply_again()
             if not self._is_level:
                 self._until = self._until or at
                 self._replay(self._until)
@@ -81,8 +91,23 @@ class Follower:
 
     def _follow_items(self) -> None:
         while changes := self._store.item_changes(self._items, _ITEMS_AT_ONCE):
-            self._engine.apply_items(changes)
+            self._apply(changes)
             self._items = changes[-1].change
+
+    def _apply(self, changes: Sequence[ItemChange]) -> None:
+        unread = self._engine.apply_items(changes)
+        for change in changes:  # the newest of each item is the one that counts
+            self._unread.pop(change.item_id, None)
+        if unread and not self._unread:
+            self._again_s = self._clock() + _AGAIN_S
+        self._unread |= {change.item_id: change for change in unread}
+
+    def _apply_again(self) -> None:
+        self._again_s = self._clock() + _AGAIN_S
+        n_before = len(self._unread) + 1
+        while 0 < len(self._unread) < n_before:  # as long as some of them can be read
+            n_before = len(self._unread)
+            self._apply(list(islice(self._unread.values(), _ITEMS_AT_ONCE)))
 
 
 def columns_of(item: StoredItem) -> dict[str, Any]:

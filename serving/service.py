@@ -5,7 +5,6 @@ import gc
 import logging
 import random
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
@@ -21,7 +20,7 @@ from serving.errors import NotReadyError, StoreError
 from serving.fallback import PopularFallback
 from serving.ladder import Ladder, Reason
 from serving.loading import Models, Wanted
-from serving.notices import OnEvent, unheard
+from serving.notices import OnEvent, Seldom, unheard
 from serving.settings import Settings
 from serving.slate_log import SlateLog
 from serving.slates import ModelInfo, Query, ServedRequest, Slate
@@ -66,12 +65,15 @@ class Service:
         nobody = ModelInfo(settings.model_name, "none", settings.alias)
         self._fallback = PopularFallback(self.store, nobody, max_user_events=settings.max_user_events)
         self._is_set_aside = False
+        self._is_worth_logging = Seldom()
         self._slates: SlateLog | None = None
         self._counted_slates = 0, 0
         self._stop = threading.Event()
         self._tried = threading.Event()
         # Daemons: a load that hangs on the network does not keep the process from ending.
         self._thread = threading.Thread(target=self._load, name="load-model", daemon=True)
+        # Two, since opening a new champion takes minutes, and what others delete must not be recommended meanwhile.
+        self._following = threading.Thread(target=self._follow, name="follow-store", daemon=True)
         self._watching = threading.Thread(target=self._watch, name="watch-model", daemon=True)
 
     @property
@@ -144,20 +146,21 @@ class Service:
             while not self._stop.is_set() and self._engine is None:
                 try:
                     self._load_once()
-                except RecsysError as error:
-                    self._problem = str(error)
+                except Exception as error:
+                    # Whatever a bad version does while it is loaded must not end the tries: the next one may be good.
+                    self._problem = _why_not_loaded(error)
                     if self._problem != reported:
-                        logger.warning("no model is loaded: %s", self._problem)
+                        logger.warning("no model is loaded: %s", self._problem, exc_info=_traceback_of(error))
                         reported = self._problem
                     self._tried.set()
                     self._stop.wait(retry_s)
                     retry_s = min(2 * retry_s, _LONGEST_RETRY_S)
         finally:
-            if self._engine is None and not self._stop.is_set():
-                self._problem = "loading it failed unexpectedly; the log of the service says why"
             self._tried.set()
         if self._engine is not None and self._open_engine is None and not self._stop.is_set():
-            self._watching.start()
+            self._following.start()
+            if self.settings.poll_s and self._models.can_change:
+                self._watching.start()
 
     def _load_once(self) -> None:
         if self._open_engine is not None:
@@ -168,17 +171,27 @@ class Service:
         try:
             wanted = self._models.wanted()
             self._take(self._open(wanted), None)
-        except RecsysError as error:
+        except Exception as error:
             last = self._models.last_served()
-            is_away = isinstance(error, RegistryUnavailableError)
+            # Who cannot even say what is wanted, for a defect of theirs or ours, is as good as away.
+            is_away = isinstance(error, RegistryUnavailableError) or (
+                wanted is None and not isinstance(error, RecsysError)
+            )
             if last is None or (wanted is None and not is_away):
                 raise
             if wanted is not None and not is_away:
                 if last.model.version == wanted.model.version:
                     raise
                 self._watcher.refuse(wanted.model.version)
+            why, version = _why_not_loaded(error), last.model.version
+            if self._is_worth_logging(f"{version} {why}"):
+                logger.warning(
+                    "version %s, which was served last, is served instead: %s",
+                    version,
+                    why,
+                    exc_info=_traceback_of(error),
+                )
             reason = Reason.REGISTRY_UNAVAILABLE if is_away else Reason.MODEL_REFUSED
-            logger.warning("version %s, which was served last, is served instead: %s", last.model.version, error)
             self._take(self._open(last, is_remembered=False), reason)
 
     def _open(self, wanted: Wanted, *, is_remembered: bool = True) -> Engine:
@@ -188,28 +201,45 @@ class Service:
             self._is_set_aside = True
         return self._models.open(wanted, self.store, is_remembered=is_remembered)
 
-    def _watch(self) -> None:
-        poll_s = self.settings.poll_s if self._models.can_change else 0.0
-        # So that workers that were started together do not ask together.
-        jitter = random.Random()
-        next_s = time.monotonic() + poll_s * jitter.uniform(0.2, 1.0)
-        while not self._stop.wait(min(_TICK_S, poll_s or _TICK_S)):
+    def _follow(self) -> None:
+        while not self._stop.wait(_TICK_S):
             try:
                 self._catch_up()
-                if poll_s and time.monotonic() >= next_s:
-                    self._look()
-                    next_s = time.monotonic() + poll_s * jitter.uniform(0.8, 1.2)
-            except Exception:
+            except Exception as error:
+                if self._is_new_defect("follow", error):
+                    logger.exception("following the store failed and is tried again")
+
+    def _watch(self) -> None:
+        poll_s = self.settings.poll_s
+        # So that workers that were started together do not ask together.
+        jitter = random.Random()
+        wait_s = poll_s * jitter.uniform(0.2, 1.0)
+        while not self._stop.wait(wait_s):
+            try:
+                self._look()
+            except Exception as error:
                 # A defect here must not leave the service with an old model for ever, and unnoticed.
-                self._on_event("defect", kind="watch")
-                logger.exception("the watch over the model failed and goes on")
+                if self._is_new_defect("watch", error):
+                    logger.exception("the watch over the model failed and goes on")
+            wait_s = poll_s * jitter.uniform(0.8, 1.2)
 
     def _look(self) -> None:
         seen = self._watcher.look(self.engine.model)
         if seen.engine is not None:
+            self._bring_up_to_date(seen.engine)
             self._take(seen.engine, None)
         elif seen.is_current:
             self._reason = None
+
+    def _bring_up_to_date(self, engine: Engine) -> None:
+        """Let a new engine take in what came while it was warmed, so that no list of it has what was deleted since."""
+        try:
+            engine.follower.catch_up()
+        except StoreError:
+            return  # logged and counted where the store failed
+        except Exception as error:
+            if self._is_new_defect("follow", error):
+                logger.exception("a new version knows the store as it was before it was warmed")
 
     def _catch_up(self) -> None:
         """Take in what the store has got since the last time, from this process and from others."""
@@ -221,6 +251,11 @@ class Service:
             return  # logged and counted where the store failed
         finally:
             self._count_slates()
+
+    def _is_new_defect(self, kind: str, error: Exception) -> bool:
+        """Count a defect; return whether to log it."""
+        self._on_event("defect", kind=kind)
+        return self._is_worth_logging(f"{kind} {type(error).__name__}")
 
     def _count_slates(self) -> None:
         """Pass on how many slates were written and dropped since the last time."""
@@ -244,6 +279,18 @@ class Service:
             del old
             self._on_event("model_swapped", version=model.version)
             _give_memory_back()
+
+
+def _why_not_loaded(error: Exception) -> str:
+    """Return what callers are told; of a defect its kind alone."""
+    if isinstance(error, RecsysError):
+        return str(error)
+    return f"loading it failed unexpectedly ({type(error).__name__}) and is tried again; the service's log says why"
+
+
+def _traceback_of(error: Exception) -> Exception | None:
+    """Return what a log line is to trace: a defect, but nothing whose text says enough."""
+    return None if isinstance(error, RecsysError) else error
 
 
 def _set_libraries_aside() -> None:

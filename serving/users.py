@@ -24,7 +24,8 @@ class StoredUser:
 
     event_idx, event_us, event_kinds: every event on a known item, by time: int32 row, int64 microseconds, kind.
     unknown_ids: items of events that the catalogue lacks. is_forgotten: whether the user was deleted, so that what
-    the model knows of them must not be used.
+    the model knows of them must not be used. is_read: whether the texts of all their reviews could be read; where not,
+    the user is read again for the next request.
     """
 
     history: History = field(default_factory=History.empty)
@@ -34,6 +35,7 @@ class StoredUser:
     event_kinds: tuple[str, ...] = ()
     unknown_ids: tuple[str, ...] = ()
     is_forgotten: bool = False
+    is_read: bool = True
     # What a model computes of this history; see `recsys.retrieval.asked`.
     computed: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
@@ -80,6 +82,8 @@ class Users:
         count_cache("histories", is_hit=False)
         is_forgotten = key[0] > 0 and self._store.deleted_us_of(user_id) is not None
         user = self._read(self._store.newest_of(user_id, self._max_events) if key[0] else (), is_forgotten)
+        if not user.is_read:
+            return user
         with self._lock:
             self._users[user_id] = (key, user)
             self._users.move_to_end(user_id)

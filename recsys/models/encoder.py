@@ -188,6 +188,9 @@ class TextEncoder:
         """Return one embedding per text, float32 `(n, embedding_size)`, unit-norm, in the order of `texts`.
 
         A text without anything to read gives the zero vector, whose cosine with everything is 0.
+
+        Raises:
+            EncoderError: the graph cannot be run on these texts.
         """
         tokens = tokenise(self._tokenizer, texts, self.description.max_length)
         lengths = np.asarray([len(ids) for ids in tokens], dtype=np.int64)
@@ -198,5 +201,11 @@ class TextEncoder:
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
             batch = pad([tokens[row] for row in rows], self._pad_id)
-            embeddings[rows] = self._session.run(None, dict(zip(INPUTS, batch, strict=True)))[0]
+            try:
+                embeddings[rows] = self._session.run(None, dict(zip(INPUTS, batch, strict=True)))[0]
+            except Exception as error:  # the runtime's own have no base in common
+                raise EncoderError(
+                    f"the text encoder failed on {len(rows)} text(s) of up to {batch[0].shape[1]} tokens: {error}; "
+                    "try again, and if it stays so check the free memory and the encoder's files"
+                ) from error
         return embeddings

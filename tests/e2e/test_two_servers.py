@@ -3,11 +3,15 @@
 from pathlib import Path
 
 import pytest
+from onnxruntime.capi.onnxruntime_pybind11_state import RuntimeException
 
 from recsys.bundle import load_bundle
+from recsys.errors import EncoderError
 from serving.engine import Engine
 from serving.errors import UnknownItemError
+from serving.follower import Follower
 from serving.loading import make_engine
+from serving.refusals import refusal_of
 from serving.rules import Rules
 from serving.schemas import RecommendationRequest
 from serving.settings import Settings
@@ -86,6 +90,57 @@ def test_a_new_item_is_recommended_at_both_and_its_clicks_count_at_both(servers:
             ]
             > 0.0
         ), row
+
+
+class BrokenSession:
+    """In place of an encoder's graph."""
+
+    def run(self, *_: object) -> None:
+        raise RuntimeException("out of memory")
+
+
+def test_an_item_that_the_encoder_fails_on_is_refused_by_who_is_asked_to_put_it(
+    servers: tuple[Engine, Engine],
+) -> None:
+    one, other = servers
+    one.bundle.models.encoder._session = BrokenSession()  # type: ignore[union-attr,assignment]
+
+    with pytest.raises(EncoderError, match=r"out of memory; try again, .*; nothing was stored") as caught:
+        one.put_item(article(one, 20))
+    assert (refusal_of(caught.value).status, refusal_of(caught.value).code) == (503, "encoder_failed")
+    assert "new/ärticle" not in one._item_ids
+    assert not other.store.item_changes(0, 1)
+
+
+def test_an_item_put_elsewhere_that_the_encoder_fails_on_is_there_without_its_text_until_it_can_be_read(
+    servers: tuple[Engine, Engine], caplog: pytest.LogCaptureFixture
+) -> None:
+    one, other = servers
+    clock = Clock(0)
+    other.follower = Follower(other, other.store, clock=clock)
+    encoder = other.bundle.models.encoder
+    assert encoder is not None
+    session, encoder._session = encoder._session, BrokenSession()  # type: ignore[assignment]
+    near, gone = one.bundle.models.catalogue.ids.ids[20], one.bundle.models.catalogue.ids.ids[21]
+    one.put_item(article(one, 20))
+    one.put_item(article(one, 30, item_id="another"))
+    one.delete_item(gone)
+
+    other.follower.catch_up()
+    assert listed(other, candidates=["new/ärticle", "another", gone]) != []
+    assert gone not in listed(other, n=1_000)
+    assert other.add_events([NewEvent("u", "new/ärticle", "click")]).duplicates == 0
+    assert "new/ärticle" not in [item.item_id for item in other.similar(near, 5).items]
+    encoder._session = session
+    other.follower.catch_up()
+    assert "new/ärticle" not in [item.item_id for item in other.similar(near, 5).items], "not yet again"
+
+    one.delete_item("another")
+    clock.now_us += 31
+    other.follower.catch_up()
+    assert other.similar(near, 1).items[0].item_id == "new/ärticle"
+    assert "another" not in listed(other, n=1_000)
+    assert len([record for record in caplog.records if "without their texts for now" in record.message]) == 1
 
 
 def test_an_event_on_an_item_that_was_put_elsewhere_a_moment_ago_is_taken(servers: tuple[Engine, Engine]) -> None:

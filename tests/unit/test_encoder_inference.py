@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnxruntime.capi.onnxruntime_pybind11_state import RuntimeException
 from tokenizers import Encoding, Tokenizer
 
 from recsys.config import EncoderConfig
@@ -123,6 +124,22 @@ def test_lone_surrogate_is_read_as_a_character_of_no_meaning(encoder: TextEncode
 def test_only_the_first_tokens_of_a_long_text_are_read(encoder: TextEncoder) -> None:
     start = "red boat number 0 " * MAX_LENGTH
     np.testing.assert_allclose(encoder.encode([start + "green car " * 500_000]), encoder.encode([start]), atol=1e-6)
+
+
+def test_a_graph_that_cannot_be_run_is_an_error_of_the_encoder(
+    encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken:
+        def run(self, *_: object) -> None:
+            raise RuntimeException("out of memory")
+
+    monkeypatch.setattr(encoder, "_session", Broken())
+
+    with pytest.raises(
+        EncoderError, match=r"failed on 2 text\(s\) of up to \d+ tokens: out of memory; try again, and if"
+    ):
+        encoder.encode(["red boat", "car"])
+    assert encoder.encode(["", " "]).shape == (2, 8)
 
 
 def test_padding_and_mask_are_rectangular() -> None:

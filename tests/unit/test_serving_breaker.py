@@ -163,5 +163,31 @@ def test_a_store_that_is_away_at_the_start_is_opened_later(tmp_path: Path) -> No
     store.close()
 
 
+@pytest.mark.parametrize(("takes_s", "n_before_the_rest"), [(2.0, 1), (0.0, 3)])
+def test_a_store_that_was_never_open_is_not_tried_with_every_call(
+    clock: Clock, moody: MoodyStore, takes_s: float, n_before_the_rest: int
+) -> None:
+    counted: list[str] = []
+    moody.error, moody.takes_s = StoreError("away"), takes_s
+
+    def open_store() -> MoodyStore:
+        moody.ping()
+        return moody
+
+    store = GuardedStore(open_store, lambda name, **_: counted.append(name), rest_s=3.0, clock=clock)
+    for _ in range(10):
+        assert not store.try_open()
+    assert moody.n_asked == n_before_the_rest
+
+    clock.now += 3.1
+    for _ in range(10):
+        assert not store.try_open()
+    assert counted == ["store_error"] * (n_before_the_rest + 1)
+
+    moody.error = None
+    clock.now += 3.1
+    assert store.try_open()
+
+
 def _calls(store: GuardedStore) -> list[Callable[[], object]]:
     return [lambda: store.newest_of("u", 1), lambda: store.add([], received_us=0), lambda: list(store.since(0))]

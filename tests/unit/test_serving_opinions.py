@@ -8,10 +8,12 @@ import pytest
 from serving_toys import DATA_UNTIL_US, NOW_US, ORDERED_IDS, ToyClock, ToyPath, toy_bundle
 
 from features.path import RankingPath
+from recsys.errors import EncoderError
 from recsys.histories import InteractionLog
 from recsys.models.encoder import TextEncoder
 from recsys.models.sentiment import RatingScale, SentimentHead
 from recsys.schema import Warmth
+from serving.breaker import Breaker
 from serving.engine import Engine
 from serving.opinions import OpinionReader
 from serving.rules import Rules
@@ -87,6 +89,57 @@ def test_a_text_is_encoded_once(head: SentimentHead, encoder: CountingEncoder) -
 
     assert encoder.read == ["broken", "lovely", "lovely card"]
     assert again[:2].tolist() == [first[1], first[0]]
+
+
+class FailingEncoder(CountingEncoder):
+    """Fails on batches with a certain word, and on all while `is_away`."""
+
+    is_away = False
+
+    def encode(self, texts: Sequence[str]) -> Any:
+        if self.is_away or any("poison" in text for text in texts):
+            self.read += texts
+            raise EncoderError("out of memory")
+        return super().encode(texts)
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_text_that_cannot_be_read_says_nothing_and_keeps_no_other_from_it(
+    head: SentimentHead, caplog: pytest.LogCaptureFixture
+) -> None:
+    encoder = FailingEncoder()
+    of_texts = OpinionReader(head, cast(TextEncoder, encoder))
+    for _ in range(2):
+        said, is_read = of_texts.read([comment("lovely"), comment("poison"), comment("broken")])
+        assert np.isnan(said).tolist() == [False, True, False]
+        assert not is_read
+
+    assert encoder.read.count("lovely") == 2, "kept though its neighbour is not: once together, once alone"
+    assert encoder.read.count("poison") == 3
+    (told,) = caplog.records
+    assert told.getMessage() == "reviews count by their rating or kind while they cannot be read: out of memory"
+
+
+def test_an_encoder_that_fails_rests_and_what_was_not_read_is_read_later(head: SentimentHead) -> None:
+    encoder, clock = FailingEncoder(), Clock()
+    encoder.is_away = True
+    of_texts = OpinionReader(head, cast(TextEncoder, encoder), clock=clock)
+    texts = [f"lovely {number}" for number in range(100)]
+    for _ in range(10):
+        assert np.isnan(of_texts.signals([comment(text) for text in texts])).all()
+    assert len(encoder.read) == 102, "all at once, then two alone"
+
+    encoder.is_away = False
+    clock.now += 3.1
+    said, is_read = of_texts.read([comment(text) for text in texts])
+    assert (said > 0.5).all()
+    assert is_read
 
 
 def test_only_the_latest_signals_are_kept(head: SentimentHead, encoder: CountingEncoder) -> None:
@@ -186,6 +239,24 @@ def test_requests_find_posted_texts_read(head: SentimentHead, encoder: CountingE
     listed(engine)
 
     assert read == encoder.read == ["broken", "lovely"]
+
+
+def test_a_failing_encoder_refuses_no_events_and_no_lists(head: SentimentHead) -> None:
+    encoder, path = FailingEncoder(), ToyPath()
+    encoder.is_away = True
+    engine = engine_of(head, encoder, path)
+    engine._opinions._breaker = Breaker(0.0)  # no rest
+    assert len(engine.add_events([posted("i3", "broken"), posted("i6", "lovely", value=1.0)]).event_ids) == 2
+
+    unread = listed(engine)
+    assert path.requests[-1].history.item_idx.tolist() == [3], "one counts as its kind, the other by its rating"
+    engine.follower.catch_up()
+    assert [row[0] for row in path.recorded] == [3]
+
+    encoder.is_away = False
+    read = listed(engine)
+    assert path.requests[-1].history.item_idx.tolist() == []
+    assert unread == read == [id_ for id_ in ORDERED_IDS if id_ not in ("i3", "i6")]
 
 
 def test_texts_of_before_a_restart_are_read_as_they_are_replayed(head: SentimentHead, encoder: CountingEncoder) -> None:
