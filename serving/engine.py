@@ -246,7 +246,9 @@ class Engine:
         Raises:
             StoreError: the store cannot be written.
         """
-        return self.store.delete_user(user_id, deleted_us=self._clock())
+        deletion = self.store.delete_user(user_id, deleted_us=self._clock())
+        self.follower.forget([user_id])
+        return deletion
 
     def without_store(self) -> "Engine":
         """Return an engine that shares everything with this one but its store and who is told of its answers."""
@@ -342,7 +344,7 @@ class Engine:
                 logger.debug("a list is made without what the store knows: %s", error)
             if stored.unknown_ids:
                 ignored["events"] = Ignored(len(stored.unknown_ids), stored.unknown_ids[:_N_SHOWN])
-            if not stored.is_forgotten:
+            if not (stored.is_forgotten or self.follower.has_forgotten(query.user_id)):
                 user_idx = self._models.user_ids.get(query.user_id)
                 trained = self._models.log.history_of(user_idx, before_us=as_of_us)
                 complained_idx = self._trained_complaints(user_idx)
