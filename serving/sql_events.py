@@ -30,6 +30,9 @@ LAST_SEQ_OF: Final = sa.union_all(
     sa.select(sa.func.max(events_table.c.seq)).where(events_table.c.user_id == sa.bindparam("user_id")),
     sa.select(deleted_users_table.c.seq).where(deleted_users_table.c.user_id == sa.bindparam("user_id")),
 )
+_NEWEST_US_OF: Final = sa.select(sa.func.max(events_table.c.timestamp_us)).where(
+    events_table.c.user_id == sa.bindparam("user_id")
+)
 DELETED_US_OF: Final = sa.select(deleted_users_table.c.deleted_us).where(
     deleted_users_table.c.user_id == sa.bindparam("user_id")
 )
@@ -83,6 +86,11 @@ def delete_user(connection: sa.Connection, user_id: str, deleted_us: int) -> Del
     """Delete a user's rows and remember that; see `EventStore.delete_user`."""
     seq = next_numbers(connection, EVENTS_FEED)
     next_numbers(connection, SLATES_FEED)  # slates that are being written wait, and then find the deletion
+    # No moment before one of an event that goes, nor before an earlier deletion: clocks differ, and a late copy of what
+    # was deleted must not come back.
+    newest_us = connection.scalar(_NEWEST_US_OF, {"user_id": user_id})
+    before_us = deletions_of(connection, {user_id}).get(user_id, _NEVER_US)
+    deleted_us = max(deleted_us, before_us, _NEVER_US if newest_us is None else newest_us)
     n_events = connection.execute(sa.delete(events_table).where(events_table.c.user_id == user_id)).rowcount
     n_slates = connection.execute(sa.delete(slates_table).where(slates_table.c.user_id == user_id)).rowcount
     insert = insert_for(connection)(deleted_users_table).values(user_id=user_id, deleted_us=deleted_us, seq=seq)

@@ -90,7 +90,8 @@ class EventStore(Protocol):
     def delete_user(self, user_id: str, *, deleted_us: int) -> Deletion:
         """Delete all events and slates of a user durably and remember that, and return how much it was.
 
-        A user whom the store does not know is remembered too, since a model may know them.
+        A user whom the store does not know is remembered too, since a model may know them. The deletion counts as of
+        the latest of `deleted_us`, an earlier deletion, and the newest event that is deleted; the receipt tells.
         """
         ...
 
