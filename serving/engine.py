@@ -31,7 +31,6 @@ from serving.opinions import OpinionReader
 from serving.presenting import Presenter
 from serving.sessions import (
     Session,
-    SessionItem,
     Weighed,
     add_without_repeats,
     stored_history,
@@ -51,6 +50,7 @@ from serving.slates import (
 )
 from serving.store import Deletion, Event, EventStore, ItemChange, NoStore, StoredItem, StoredSlate
 from serving.telemetry import observe_stage
+from serving.times import check_time, check_times
 from serving.users import StoredUser, Users, interned
 
 logger = logging.getLogger(__name__)
@@ -59,7 +59,6 @@ Bool = npt.NDArray[np.bool_]
 Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
 
-MAX_CLOCK_SKEW_US: Final = 5 * 60 * 1_000_000
 STORE_UNAVAILABLE: Final = "store_unavailable"
 _N_SHOWN: Final = 3
 _NO_ITEMS: Final = np.empty(0, np.int32)
@@ -349,7 +348,7 @@ class Engine:
                 trained = self._models.log.history_of(user_idx, before_us=as_of_us)
                 complained_idx = self._trained_complaints(user_idx)
             complained_idx = np.union1d(complained_idx, stored.complained_idx)
-        _check_times(query.history, as_of_us)
+        check_times(query.history, as_of_us)
         self._rows([entry.item_id for entry in query.history], "history", ignored)
         passed = Session.of(query.history, self._item_ids, as_of_us=as_of_us)
         session = passed.history(self._data_config)
@@ -421,26 +420,10 @@ class Engine:
             )
         for place, event in enumerate(events):
             if event.timestamp_us is not None:
-                _check_time(event.timestamp_us, now_us, f"events.{place}.timestamp")
+                check_time(event.timestamp_us, now_us, f"events.{place}.timestamp")
 
     def _weigh(self, events: Sequence[Event]) -> Weighed:
         return weigh_events(events, self._opinions.signals(events), self._data_config)
-
-
-def _check_times(entries: Sequence[SessionItem], now_us: int) -> None:
-    for place, entry in enumerate(entries):
-        if entry.timestamp_us is not None:
-            _check_time(entry.timestamp_us, now_us, f"history.{place}.timestamp")
-
-
-def _check_time(timestamp_us: int, now_us: int, field_name: str) -> None:
-    if timestamp_us > now_us + MAX_CLOCK_SKEW_US:
-        ahead_s = (timestamp_us - now_us) // 1_000_000
-        raise RequestError(
-            f"{field_name} lies {ahead_s} seconds in the future; at most {MAX_CLOCK_SKEW_US // 1_000_000} are allowed; "
-            "check the sender's clock and whether the number is in seconds or milliseconds",
-            field=field_name,
-        )
 
 
 def _quoted(text: str) -> str:
