@@ -231,11 +231,14 @@ class Engine:
         """Take an item out of every list, now and after a restart. Its behaviour stays with those who showed it.
 
         Raises:
-            UnknownItemError: the catalogue lacks the item.
-            StoreError: the store cannot be written.
+            UnknownItemError: neither the catalogue nor the store has ever had the item.
+            StoreError: the store cannot be read or written.
         """
         if item_id not in self._item_ids:
-            raise UnknownItemError(f"item {_quoted(item_id)} is not in the catalogue; nothing was deleted")
+            self.follower.catch_up()  # it may have been put a moment ago, elsewhere
+            # The store may also have what this model has no room for, or what does not fit it.
+            if not self.store.known_items([item_id]):
+                raise UnknownItemError(f"item {_quoted(item_id)} is not in the catalogue; nothing was deleted")
         self.store.delete_item(item_id, updated_us=self._clock())
         self._live.remove([item_id])
 

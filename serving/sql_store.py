@@ -87,6 +87,10 @@ class SqlEventStore:
         rows = self._database.read(sql_catalogue.ITEMS_AFTER, {"after": after, "max_rows": limit})
         return [sql_catalogue.item_change_of(row) for row in rows]
 
+    def known_items(self, item_ids: Sequence[str]) -> dict[str, bool]:
+        rows = self._database.read(sql_catalogue.select_known(item_ids))
+        return {row.item_id: not row.is_deleted for row in rows}
+
     def add_slates(self, batch: Sequence[StoredSlate]) -> None:
         if batch:
             self._database.write(lambda connection: sql_slates.add_slates(connection, batch))

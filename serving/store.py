@@ -118,6 +118,13 @@ class EventStore(Protocol):
         """
         ...
 
+    def known_items(self, item_ids: Sequence[str]) -> dict[str, bool]:
+        """Return whether each item is there now (False: it was deleted), for those that were ever put or deleted here.
+
+        item_ids: a thousand at most.
+        """
+        ...
+
     def add_slates(self, batch: Sequence[StoredSlate]) -> None:
         """Store slates. One whose recommendation_id is known is left out, as is one from before its user's deletion."""
         ...
@@ -196,6 +203,9 @@ class NoStore:
 
     def item_changes(self, after: int, limit: int) -> list[ItemChange]:
         return []
+
+    def known_items(self, item_ids: Sequence[str]) -> dict[str, bool]:
+        return {}
 
     def add_slates(self, batch: Sequence[StoredSlate]) -> None:
         raise StoreError(f"slates cannot be stored: {_NONE}")

@@ -288,6 +288,15 @@ def test_an_item_comes_back_with_all_its_content(store: EventStore) -> None:
     assert isinstance(store.item_changes(0, 1)[0].item.attributes["new"], bool)  # type: ignore[union-attr]
 
 
+def test_items_are_known_that_were_ever_put_or_deleted(store: EventStore) -> None:
+    store.put_item(StoredItem("there"), updated_us=1)
+    store.put_item(StoredItem("gone"), updated_us=2)
+    store.delete_item("gone", updated_us=3)
+
+    assert store.known_items(["gone", "there", "never"]) == {"there": True, "gone": False}
+    assert store.known_items([]) == {}
+
+
 def test_an_item_that_changed_twice_is_fed_once_with_its_newest_change(store: EventStore) -> None:
     store.put_item(StoredItem("i1", "old"), updated_us=1)
     store.put_item(StoredItem("i2"), updated_us=2)

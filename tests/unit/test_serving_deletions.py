@@ -5,13 +5,14 @@ from collections.abc import Iterator
 import pytest
 from serving_toys import ToyPath, toy_engine
 
+from recsys.errors import CatalogueFullError
 from recsys.schema import Warmth
 from serving.engine import Engine
-from serving.errors import StoreError
+from serving.errors import StoreError, UnknownItemError
 from serving.service import Service
 from serving.settings import Settings
 from serving.slates import Query
-from serving.store import NoStore, SqlEventStore
+from serving.store import NoStore, SqlEventStore, StoredItem
 
 
 class AbsentableStore(SqlEventStore):
@@ -91,3 +92,28 @@ def test_a_model_that_takes_over_while_the_store_is_away_knows_who_was_deleted(s
     service._take(toy_engine(NoStore(), path=path), None)
 
     assert used_of(service.engine, path, "ann") == NOTHING
+
+
+def test_an_item_that_the_store_has_and_the_model_has_no_room_for_is_deleted(
+    store: AbsentableStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(self: Engine, items: list[StoredItem]) -> None:
+        if items:
+            raise CatalogueFullError("no room")
+
+    monkeypatch.setattr(Engine, "_apply", refuse)
+    store.put_item(StoredItem("left out"), updated_us=1)
+    engine = toy_engine(store)
+
+    engine.delete_item("left out")
+
+    assert store.known_items(["left out"]) == {"left out": False}
+    assert "left out of model" in caplog.text
+    engine.delete_item("left out")  # a repeat, whose first answer was lost
+
+
+def test_an_item_that_neither_the_model_nor_the_store_knows_cannot_be_deleted(store: AbsentableStore) -> None:
+    with pytest.raises(UnknownItemError, match="'never' is not in the catalogue; nothing was deleted"):
+        toy_engine(store).delete_item("never")
+
+    assert store.item_changes(0, 10) == []
