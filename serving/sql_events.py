@@ -21,6 +21,11 @@ NEWEST_OF: Final = (
     .order_by(events_table.c.timestamp_us.desc(), events_table.c.seq.desc())
     .limit(sa.bindparam("max_rows"))
 )
+NEWEST: Final = (
+    SELECT_EVENTS.where(events_table.c.timestamp_us > sa.bindparam("after_us"))
+    .order_by(events_table.c.timestamp_us.desc(), events_table.c.seq.desc())
+    .limit(sa.bindparam("max_rows"))
+)
 EVENTS_AFTER: Final = (
     SELECT_NUMBERED.where(events_table.c.seq > sa.bindparam("after"))
     .order_by(events_table.c.seq)

@@ -65,6 +65,10 @@ class EventStore(Protocol):
         """Return the newest `limit` events of a user, oldest first; equal times in order of arrival."""
         ...
 
+    def newest(self, limit: int, *, after_us: int) -> list[Event]:
+        """Return the newest `limit` events of all users later than a moment, oldest first, as `newest_of` does."""
+        ...
+
     def last_seq_of(self, user_id: str) -> int:
         """Return a number that changes whenever a user's events do: that of the newest to arrive, or of the deletion.
 
@@ -172,6 +176,9 @@ class NoStore:
         raise StoreError(f"events cannot be stored: {_NONE}")
 
     def newest_of(self, user_id: str, limit: int) -> list[Event]:
+        return []
+
+    def newest(self, limit: int, *, after_us: int) -> list[Event]:
         return []
 
     def last_seq_of(self, user_id: str) -> int:
