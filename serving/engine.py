@@ -31,7 +31,6 @@ from serving.opinions import OpinionReader
 from serving.presenting import Presenter
 from serving.sessions import (
     Session,
-    SessionItem,
     add_without_repeats,
     stored_history,
     weigh_events,
@@ -51,6 +50,7 @@ from serving.slates import (
 from serving.store import Deletion, Event, EventStore, ItemChange, NoStore, StoredItem, StoredSlate
 from serving.stored_items import StoredItems
 from serving.telemetry import observe_stage
+from serving.times import check_time, check_times
 from serving.users import StoredUser, Users, interned
 
 logger = logging.getLogger(__name__)
@@ -59,7 +59,6 @@ Bool = npt.NDArray[np.bool_]
 Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
 
-MAX_CLOCK_SKEW_US: Final = 5 * 60 * 1_000_000
 STORE_UNAVAILABLE: Final = "store_unavailable"
 _N_SHOWN: Final = 3
 _NO_ITEMS: Final = np.empty(0, np.int32)
@@ -237,11 +236,14 @@ class Engine:
         """Take an item out of every list, now and after a restart. Its behaviour stays with those who showed it.
 
         Raises:
-            UnknownItemError: the catalogue lacks the item.
-            StoreError: the store cannot be written.
+            UnknownItemError: neither the catalogue nor the store has ever had the item.
+            StoreError: the store cannot be read or written.
         """
         if item_id not in self._item_ids:
-            raise UnknownItemError(f"item {_quoted(item_id)} is not in the catalogue; nothing was deleted")
+            self.follower.catch_up()  # it may have been put a moment ago, elsewhere
+            # The store may also have what this model has no room for, or what does not fit it.
+            if not self.store.known_items([item_id]):
+                raise UnknownItemError(f"item {_quoted(item_id)} is not in the catalogue; nothing was deleted")
         self.store.delete_item(item_id, updated_us=self._clock())
         self._live.remove([item_id])
 
@@ -251,7 +253,9 @@ class Engine:
         Raises:
             StoreError: the store cannot be written.
         """
-        return self.store.delete_user(user_id, deleted_us=self._clock())
+        deletion = self.store.delete_user(user_id, deleted_us=self._clock())
+        self.follower.forget([user_id])
+        return deletion
 
     def without_store(self) -> "Engine":
         """Return an engine that shares everything with this one but its store and who is told of its answers."""
@@ -341,12 +345,12 @@ class Engine:
                 logger.debug("a list is made without what the store knows: %s", error)
             if stored.unknown_ids:
                 ignored["events"] = Ignored(len(stored.unknown_ids), stored.unknown_ids[:_N_SHOWN])
-            if not stored.is_forgotten:
+            if not (stored.is_forgotten or self.follower.has_forgotten(query.user_id)):
                 user_idx = self._models.user_ids.get(query.user_id)
                 trained = self._models.log.history_of(user_idx, before_us=as_of_us)
                 complained_idx = self._trained_complaints(user_idx)
             complained_idx = np.union1d(complained_idx, stored.complained_idx)
-        _check_times(query.history, as_of_us)
+        check_times(query.history, as_of_us)
         self._rows([entry.item_id for entry in query.history], "history", ignored)
         passed = Session.of(query.history, self._item_ids, as_of_us=as_of_us)
         session = passed.history(self._data_config)
@@ -420,23 +424,7 @@ class Engine:
             )
         for place, event in enumerate(events):
             if event.timestamp_us is not None:
-                _check_time(event.timestamp_us, now_us, f"events.{place}.timestamp")
-
-
-def _check_times(entries: Sequence[SessionItem], now_us: int) -> None:
-    for place, entry in enumerate(entries):
-        if entry.timestamp_us is not None:
-            _check_time(entry.timestamp_us, now_us, f"history.{place}.timestamp")
-
-
-def _check_time(timestamp_us: int, now_us: int, field_name: str) -> None:
-    if timestamp_us > now_us + MAX_CLOCK_SKEW_US:
-        ahead_s = (timestamp_us - now_us) // 1_000_000
-        raise RequestError(
-            f"{field_name} lies {ahead_s} seconds in the future; at most {MAX_CLOCK_SKEW_US // 1_000_000} are allowed; "
-            "check the sender's clock and whether the number is in seconds or milliseconds",
-            field=field_name,
-        )
+                check_time(event.timestamp_us, now_us, f"events.{place}.timestamp")
 
 
 def _quoted(text: str) -> str:

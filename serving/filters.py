@@ -1,5 +1,6 @@
 """Which items a request lets in: conditions on attributes, as a mask over the rows of the catalogue."""
 
+import hashlib
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -16,6 +17,9 @@ from serving.faults import field_of, shown
 Bool = npt.NDArray[np.bool_]
 
 _DEFAULT_CACHE_BYTES: Final = 64 * 1024 * 1024
+# Beside its mask an entry costs some hundred bytes, which count where the catalogue is small.
+_MAX_MASKS: Final = 1_024
+_KEY_BYTES: Final = 16
 
 
 @dataclass(frozen=True)
@@ -76,15 +80,16 @@ class FilterMasks:
 
     def __init__(self, index: AttributeIndex, max_bytes: int = _DEFAULT_CACHE_BYTES) -> None:
         self.index = index
-        self._n_kept = max(1, max_bytes // max(index.n_rows, 1))
-        self._masks: OrderedDict[tuple[str, int], Bool] = OrderedDict()
+        self._n_kept = max(1, min(_MAX_MASKS, max_bytes // max(index.n_rows, 1)))
+        self._masks: OrderedDict[tuple[bytes, int], Bool] = OrderedDict()
         self._lock = threading.Lock()
 
     def mask(self, wish: Filter, path: str = "filter") -> Bool:
         """Return `filter_mask`, read-only: it may be shared with other requests."""
         # The version before the columns are read: what changes meanwhile makes the mask stale, never falsely fresh.
-        # repr, since as values True, 1 and 1.0 are one.
-        key = (repr(wish), self.index.version)
+        # repr, since as values True, 1 and 1.0 are one; its digest, since a filter may be longer than the mask.
+        digest = hashlib.blake2b(repr(wish).encode("utf-8"), digest_size=_KEY_BYTES).digest()
+        key = (digest, self.index.version)
         with self._lock:
             known = self._masks.get(key)
             if known is not None:

@@ -1,9 +1,10 @@
-"""Keeps an engine in step with the store: items, counted events and shown slates, whoever wrote them."""
+"""Keeps an engine in step with the store: items, deleted users, counted events and shown slates, whoever wrote them."""
 
 import threading
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from recsys.schema import Col
@@ -33,7 +34,10 @@ class Follower:
         self._unread: dict[str, ItemChange] = {}  # by item
         self._again_s = 0.0
         self._turn = threading.Lock()
-        self._events = self._items = self._slates = 0
+        self._events = self._items = self._slates = self._deletions = 0
+        # Rows of the model's users who were deleted: without the store, nothing else here says so. No ids, and at most
+        # as many as the model has users.
+        self._deleted: set[int] = set()
         self._is_level = False
         # A replay that the store breaks off goes on where it stopped: up to where it goes, and what it took in last.
         self._until: Positions | None = None
@@ -48,6 +52,8 @@ class Follower:
         """
         with self._turn:
             at = self._store.positions()
+            if at.events > self._deletions:  # deletions are numbered in the feed of events
+                self._follow_deletions(at.events)
             if at.items > self._items:
                 self._follow_items()
             if self._unread and self._clock() >= self._again_s:
@@ -61,6 +67,18 @@ class Follower:
                 self._follow_events()
             if at.slates > self._slates:
                 self._follow_slates()
+
+    def forget(self, user_ids: Sequence[str]) -> None:
+        """Note that users were deleted; those whom the model does not know are left aside."""
+        self._deleted.update(self._engine.bundle.models.user_ids.lookup(user_ids, unknown="drop").tolist())
+
+    def has_forgotten(self, user_id: str) -> bool:
+        """Return whether a user of the model is known to have been deleted. Asks no store."""
+        return self._engine.bundle.models.user_ids.get(user_id) in self._deleted
+
+    def forgotten(self) -> list[str]:
+        """Return the users of the model who are known to have been deleted, for who takes over from this engine."""
+        return [self._engine.bundle.models.user_ids.id_of(row) for row in list(self._deleted)]
 
     def _replay(self, until: Positions) -> None:
         since = self._engine.bundle.manifest.data_until_us
@@ -88,6 +106,12 @@ class Follower:
             for _, slate in numbered:
                 self._engine.count_slate(slate)
             self._slates = numbered[-1][0]
+
+    def _follow_deletions(self, until: int) -> None:
+        while users := self._store.users_deleted_after(self._deletions, _PAGE):
+            self.forget([user.user_id for user in users])
+            self._deletions = users[-1].seq
+        self._deletions = max(self._deletions, until)
 
     def _follow_items(self) -> None:
         while changes := self._store.item_changes(self._items, _ITEMS_AT_ONCE):

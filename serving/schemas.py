@@ -204,10 +204,10 @@ class RecommendedItem(ScoredItem, PlacementOut):
 
 
 class IgnoredOut(BaseModel):
-    """Ids that the catalogue lacks and that were left aside."""
+    """What was left aside: ids that the catalogue lacks, or wishes about the order that no model was there to meet."""
 
     count: int
-    first: list[str] = Field(description="The first three of them.")
+    first: list[str] = Field(description="The first three of the ids; empty for wishes.")
 
 
 class RecommendationResponse(BaseModel):
@@ -225,7 +225,8 @@ class RecommendationResponse(BaseModel):
     items: list[RecommendedItem]
     ignored: dict[str, IgnoredOut] = Field(
         description="Unknown item ids by the field they came in (`history`, `candidates`, `exclude`; `events` for "
-        "stored events); empty when there were none."
+        "stored events), and, while there is no model, wishes about the order (`boosts`, `freshness`, `exploration`, "
+        "`diversity`); empty when nothing was left aside."
     )
 
 

@@ -270,6 +270,8 @@ class Service:
     def _take(self, engine: Engine, reason: Reason | None) -> None:
         """Answer from an engine from now on. The one before is gone once the last request that it answers has ended."""
         old = self._engine
+        if old is not None:
+            engine.follower.forget(old.follower.forgotten())  # the store may be away, and the new engine know of nobody
         engine.on_served = self.on_served or engine.on_served
         engine.on_slate = self._slates.add if self._slates is not None else None
         self._engine, self._reason = engine, reason

@@ -57,7 +57,7 @@ class ModelInfo:
 
 @dataclass(frozen=True)
 class Ignored:
-    """Ids that the catalogue lacks: how many, and the first three."""
+    """What of a request was left aside: how many, and the first three ids; none of wishes that name no items."""
 
     count: int
     first: tuple[str, ...]
@@ -83,7 +83,7 @@ class SlateItem:
 
 @dataclass(frozen=True)
 class Slate:
-    """The answer to a query. ignored: by the part of the request that named the unknown ids.
+    """The answer to a query. ignored: what was left aside, unknown ids above all, by the part of the request.
 
     degraded: whether the list is poorer than it could be. rung: the way that was taken. degraded_reason: why, if it is.
     """

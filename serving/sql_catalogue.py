@@ -32,6 +32,11 @@ ITEMS_AFTER: Final = (
 KEYS: Final = sa.select(api_keys_table).order_by(api_keys_table.c.created_us, api_keys_table.c.key_id)
 
 
+def select_known(item_ids: Sequence[str]) -> sa.Select[tuple[str, bool]]:
+    """Return the query for those of some items that have a row, and whether each was deleted."""
+    return sa.select(items_table.c.item_id, items_table.c.is_deleted).where(items_table.c.item_id.in_(item_ids))
+
+
 def put_item(connection: sa.Connection, item: StoredItem, updated_us: int) -> int:
     """Store an item in place of what was there; see `EventStore.put_item`."""
     return _replace(connection, item, updated_us, is_deleted=False)

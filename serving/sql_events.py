@@ -21,6 +21,11 @@ NEWEST_OF: Final = (
     .order_by(events_table.c.timestamp_us.desc(), events_table.c.seq.desc())
     .limit(sa.bindparam("max_rows"))
 )
+NEWEST: Final = (
+    SELECT_EVENTS.where(events_table.c.timestamp_us > sa.bindparam("after_us"))
+    .order_by(events_table.c.timestamp_us.desc(), events_table.c.seq.desc())
+    .limit(sa.bindparam("max_rows"))
+)
 EVENTS_AFTER: Final = (
     SELECT_NUMBERED.where(events_table.c.seq > sa.bindparam("after"))
     .order_by(events_table.c.seq)
@@ -42,6 +47,9 @@ EVENTS_BY_TIME: Final = by_time(SELECT_NUMBERED, events_table)
 LAST_SEQ_OF: Final = sa.union_all(
     sa.select(sa.func.max(events_table.c.seq)).where(events_table.c.user_id == sa.bindparam("user_id")),
     sa.select(deleted_users_table.c.seq).where(deleted_users_table.c.user_id == sa.bindparam("user_id")),
+)
+_NEWEST_US_OF: Final = sa.select(sa.func.max(events_table.c.timestamp_us)).where(
+    events_table.c.user_id == sa.bindparam("user_id")
 )
 DELETED_US_OF: Final = sa.select(deleted_users_table.c.deleted_us).where(
     deleted_users_table.c.user_id == sa.bindparam("user_id")
@@ -96,6 +104,11 @@ def delete_user(connection: sa.Connection, user_id: str, deleted_us: int) -> Del
     """Delete a user's rows and remember that; see `EventStore.delete_user`."""
     seq = next_numbers(connection, EVENTS_FEED)
     next_numbers(connection, SLATES_FEED)  # slates that are being written wait, and then find the deletion
+    # No moment before one of an event that goes, nor before an earlier deletion: clocks differ, and a late copy of what
+    # was deleted must not come back.
+    newest_us = connection.scalar(_NEWEST_US_OF, {"user_id": user_id})
+    before_us = deletions_of(connection, {user_id}).get(user_id, _NEVER_US)
+    deleted_us = max(deleted_us, before_us, _NEVER_US if newest_us is None else newest_us)
     n_events = connection.execute(sa.delete(events_table).where(events_table.c.user_id == user_id)).rowcount
     n_slates = connection.execute(sa.delete(slates_table).where(slates_table.c.user_id == user_id)).rowcount
     insert = insert_for(connection)(deleted_users_table).values(user_id=user_id, deleted_us=deleted_us, seq=seq)

@@ -52,6 +52,10 @@ class SqlEventStore:
         rows = self._database.read(sql_events.NEWEST_OF, {"user_id": user_id, "max_rows": limit})
         return [sql_events.event_of(row) for row in reversed(rows)]
 
+    def newest(self, limit: int, *, after_us: int) -> list[Event]:
+        rows = self._database.read(sql_events.NEWEST, {"after_us": after_us, "max_rows": limit})
+        return [sql_events.event_of(row) for row in reversed(rows)]
+
     def last_seq_of(self, user_id: str) -> int:
         rows = self._last_seq_of({"user_id": user_id})
         return max((row[0] or 0 for row in rows), default=0)
@@ -93,6 +97,10 @@ class SqlEventStore:
     def item_changes(self, after: int, limit: int) -> list[ItemChange]:
         rows = self._database.read(sql_catalogue.ITEMS_AFTER, {"after": after, "max_rows": limit})
         return [sql_catalogue.item_change_of(row) for row in rows]
+
+    def known_items(self, item_ids: Sequence[str]) -> dict[str, bool]:
+        rows = self._database.read(sql_catalogue.select_known(item_ids))
+        return {row.item_id: not row.is_deleted for row in rows}
 
     def add_slates(self, batch: Sequence[StoredSlate]) -> None:
         if batch:

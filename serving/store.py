@@ -68,6 +68,10 @@ class EventStore(Protocol):
         """Return the newest `limit` events of a user, oldest first; equal times in order of arrival."""
         ...
 
+    def newest(self, limit: int, *, after_us: int) -> list[Event]:
+        """Return the newest `limit` events of all users later than a moment, oldest first, as `newest_of` does."""
+        ...
+
     def last_seq_of(self, user_id: str) -> int:
         """Return a number that changes whenever a user's events do: that of the newest to arrive, or of the deletion.
 
@@ -99,7 +103,8 @@ class EventStore(Protocol):
     def delete_user(self, user_id: str, *, deleted_us: int) -> Deletion:
         """Delete all events and slates of a user durably and remember that, and return how much it was.
 
-        A user whom the store does not know is remembered too, since a model may know them.
+        A user whom the store does not know is remembered too, since a model may know them. The deletion counts as of
+        the latest of `deleted_us`, an earlier deletion, and the newest event that is deleted; the receipt tells.
         """
         ...
 
@@ -123,6 +128,13 @@ class EventStore(Protocol):
         """Return at most `limit` items that changed after a number, in order of their newest change.
 
         An item that changed twice is there once, as it is now.
+        """
+        ...
+
+    def known_items(self, item_ids: Sequence[str]) -> dict[str, bool]:
+        """Return whether each item is there now (False: it was deleted), for those that were ever put or deleted here.
+
+        item_ids: a thousand at most.
         """
         ...
 
@@ -175,6 +187,9 @@ class NoStore:
     def newest_of(self, user_id: str, limit: int) -> list[Event]:
         return []
 
+    def newest(self, limit: int, *, after_us: int) -> list[Event]:
+        return []
+
     def last_seq_of(self, user_id: str) -> int:
         return 0
 
@@ -207,6 +222,9 @@ class NoStore:
 
     def item_changes(self, after: int, limit: int) -> list[ItemChange]:
         return []
+
+    def known_items(self, item_ids: Sequence[str]) -> dict[str, bool]:
+        return {}
 
     def add_slates(self, batch: Sequence[StoredSlate]) -> None:
         raise StoreError(f"slates cannot be stored: {_NONE}")

@@ -108,7 +108,10 @@ class StoredSlate:
 
 @dataclass(frozen=True)
 class Deletion:
-    """The receipt of a user's deletion. events, slates: how many rows are gone."""
+    """The receipt of a user's deletion. events, slates: how many rows are gone.
+
+    deleted_us: up to this moment what the user did is forgotten; may lie ahead where the clock of an event did.
+    """
 
     user_id: str
     deleted_us: int

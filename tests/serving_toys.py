@@ -1,5 +1,6 @@
 """A toy catalogue, three users and a ranking whose right answers are known, for the tests of the service."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any, cast
@@ -123,7 +124,7 @@ def toy_engine(
     store: EventStore | None = None,
     *,
     path: ToyPath | None = None,
-    clock: ToyClock | None = None,
+    clock: Callable[[], int] | None = None,
     overrides: dict[str, Any] | None = None,
     max_user_events: int = 1_000,
 ) -> Engine:

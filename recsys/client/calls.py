@@ -48,12 +48,15 @@ def similar_call(item_id: str, n: int, exclude: Sequence[str]) -> Call:
 
 
 def event_calls(events: Iterable[Mapping[str, Any]]) -> Iterator[EventsCall]:
-    """Yield batches of events, each small enough for one request; an event without an `event_id` gets one."""
+    """Yield batches of events, each small enough for one request; an event without an `event_id` gets one, and a time.
+
+    An event with an id of its own is left as it is: passed again, it must have the same content.
+    """
     batch: list[Mapping[str, Any]] = []
     parts: list[bytes] = []
     first = size = n_characters = 0
     for event in events:
-        named = event if event.get("event_id") else {**event, "event_id": str(uuid.uuid4())}
+        named = event if event.get("event_id") else _named(event)
         part = encoded(named)
         n_more = len(str(event.get("text") or ""))
         is_full = (
@@ -106,6 +109,15 @@ def encoded(value: Any) -> bytes:
         return text.encode("utf-8")
     except (TypeError, ValueError) as error:
         raise RequestError(f"the request cannot be written as JSON: {error}; send strings, numbers, lists") from None
+
+
+def _named(event: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an event with an id, and with the time unless it has one.
+
+    An event without a time happens when it is received: a repeat of it would be news of a user deleted meanwhile.
+    """
+    timed = {} if event.get("timestamp") is not None else {"timestamp": datetime.now(UTC).isoformat()}
+    return {**event, "event_id": str(uuid.uuid4()), **timed}
 
 
 def _batch(events: Sequence[Mapping[str, Any]], parts: Sequence[bytes], first: int) -> EventsCall:

@@ -68,7 +68,8 @@ class Client:
         return similar_of(json_of(self._send(similar_call(item_id, n, exclude))))
 
     def add_events(self, events: Iterable[Mapping[str, Any]]) -> EventsStored:
-        """Store any number of events, in batches. Each gets an `event_id` unless it has one, so repeats are safe.
+        """Store any number of events, in batches. Each gets an `event_id` unless it has one, so repeats are safe; with
+        the id it gets the time by this machine's clock as its `timestamp`, unless it has one.
 
         A batch is stored whole or refused whole; on an error its `unsent` holds what was not confirmed, and `field`
         counts from the first of all events.

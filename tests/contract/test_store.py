@@ -53,6 +53,15 @@ def test_a_limit_keeps_the_newest_events(store: EventStore) -> None:
     assert [e.timestamp_us for e in store.newest_of("ann", 3)] == [17, 18, 19]
 
 
+def test_the_newest_events_of_all_users_are_read_oldest_first(store: EventStore) -> None:
+    store.add([event(f"e{t}", t, user_id=f"u{t % 3}") for t in (3, 9, 5, 7, 1)], received_us=99)
+    store.add([event("late", 7)], received_us=99)
+
+    assert [e.event_id for e in store.newest(3, after_us=1)] == ["e7", "late", "e9"]
+    assert [e.event_id for e in store.newest(10, after_us=5)] == ["e7", "late", "e9"]
+    assert store.newest(10, after_us=9) == []
+
+
 def test_user_ids_differ_by_case_and_trailing_space(store: EventStore) -> None:
     store.add([event("e1", user_id="Ann"), event("e2", user_id="ann ")], received_us=99)
 

@@ -226,6 +226,24 @@ def test_late_copies_of_what_a_deleted_user_did_are_not_stored(store: EventStore
     assert [each.recommendation_id for _, each in store.slates_after(0, 10)] == ["new"]
 
 
+def test_copies_of_what_a_clock_ahead_of_ours_dated_are_not_stored_after_a_deletion(store: EventStore) -> None:
+    store.add([event("e1", 90), event("e0", 10), event("bobs", 95, "bob")], received_us=49)
+
+    assert store.delete_user("ann", deleted_us=50) == Deletion("ann", 90, 2, 0)
+
+    assert store.add([event("e1", 90), event("new", 91)], received_us=51) == Added((1,), 0, forgotten=1)
+    assert store.deleted_us_of("ann") == 90
+
+
+def test_a_deletion_by_a_clock_behind_takes_nothing_back_of_an_earlier_one(store: EventStore) -> None:
+    store.add([event("e1", 45)], received_us=45)
+    store.delete_user("ann", deleted_us=50)
+
+    assert store.delete_user("ann", deleted_us=40) == Deletion("ann", 50, 0, 0)
+
+    assert store.add([event("e1", 45)], received_us=51) == Added((), 0, forgotten=1)
+
+
 def test_deleted_users_are_fed_in_order_of_deletion(store: EventStore) -> None:
     store.delete_user("zoe", deleted_us=50)
     store.delete_user("ann", deleted_us=51)
@@ -269,6 +287,15 @@ def test_an_item_comes_back_with_all_its_content(store: EventStore) -> None:
     ]
     assert store.positions().items == second
     assert isinstance(store.item_changes(0, 1)[0].item.attributes["new"], bool)  # type: ignore[union-attr]
+
+
+def test_items_are_known_that_were_ever_put_or_deleted(store: EventStore) -> None:
+    store.put_item(StoredItem("there"), updated_us=1)
+    store.put_item(StoredItem("gone"), updated_us=2)
+    store.delete_item("gone", updated_us=3)
+
+    assert store.known_items(["gone", "there", "never"]) == {"there": True, "gone": False}
+    assert store.known_items([]) == {}
 
 
 def test_an_item_that_changed_twice_is_fed_once_with_its_newest_change(store: EventStore) -> None:

@@ -169,6 +169,18 @@ def test_a_deleted_item_is_in_no_list_of_either_nor_after_a_restart(
             engine.similar("new/ärticle")
 
 
+def test_an_item_that_was_put_elsewhere_a_moment_ago_can_be_deleted(servers: tuple[Engine, Engine]) -> None:
+    one, other = servers
+    one.put_item(article(one, 20))
+
+    other.delete_item("new/ärticle")
+    one.follower.catch_up()
+
+    for engine in servers:
+        with pytest.raises(UnknownItemError):
+            engine.similar("new/ärticle")
+
+
 def test_a_deleted_user_is_unknown_to_both_at_once(servers: tuple[Engine, Engine]) -> None:
     one, other = servers
     assert other.recommend(Query(user_id="u0001")).user == "warm"

@@ -6,8 +6,9 @@ import random
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,8 @@ BUSY = {"error": {"code": "overloaded", "message": "too many", "field": None}}
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    service = Service(Settings(), lambda _: toy_engine())
+    # The client dates events by the real time.
+    service = Service(Settings(), lambda _: toy_engine(clock=lambda: time.time_ns() // 1_000))
     with running(create_app(service=service)) as address:
         service._thread.join()
         yield address
@@ -102,8 +104,49 @@ def test_events_of_any_number_are_stored_once(address: str) -> None:
 
     assert (stored.accepted, stored.duplicates, len(set(stored.event_ids))) == (2_100, 0, 2_100)
     assert stored.forgotten == 0
-    # Without a time of their own, a repeat is told by its id alone.
+    # Where it names no time, a repeat is told by its id alone.
     assert (again.accepted, again.duplicates) == (5, 5)
+
+
+VIEW = {"user_id": "forgetful", "item_id": "i1", "event": "view"}
+
+
+def test_what_was_not_confirmed_before_a_deletion_is_not_stored_after_it(address: str) -> None:
+    lost = Answers([httpx.ReadError("reset")])
+    with pytest.raises(ConnectionFailedError) as caught:
+        lost.client(retries=0).add_events([VIEW])
+    with Client(address) as client:
+        client.add_events(json.loads(lost.requests[0].content)["events"])  # it had arrived
+        client.delete_user("forgetful")
+        again = client.add_events(caught.value.unsent)
+
+    assert (again.accepted, again.duplicates, again.forgotten) == (1, 0, 1)
+
+
+def test_an_event_is_dated_when_it_gets_its_id_and_repeats_keep_both() -> None:
+    confirmed = httpx.Response(200, json={"accepted": 3, "duplicates": 0, "forgotten": 0, "event_ids": ["a", "b", "c"]})
+    answers, began = Answers([busy(), confirmed]), datetime.now(UTC)
+    answers.client().add_events([VIEW, VIEW | {"timestamp": 1_700_000_000}, VIEW | {"event_id": "mine"}])
+    first, second = (json.loads(request.content)["events"] for request in answers.requests)
+
+    assert first == second
+    assert began <= datetime.fromisoformat(first[0]["timestamp"]) <= datetime.now(UTC)
+    assert first[1]["timestamp"] == 1_700_000_000
+    assert first[2] == VIEW | {"event_id": "mine"}
+
+
+def test_the_asynchronous_client_dates_events_too() -> None:
+    lost = Answers([httpx.ReadError("reset")])
+
+    async def send() -> None:
+        async with AsyncClient("http://service", transport=httpx.MockTransport(lost), retries=0) as client:
+            await client.add_events([VIEW])
+
+    with pytest.raises(ConnectionFailedError) as caught:
+        asyncio.run(send())
+
+    (event,) = caught.value.unsent
+    assert datetime.fromisoformat(event["timestamp"]).tzinfo is not None
 
 
 def test_a_refused_batch_names_the_event_among_all_and_gives_back_what_is_not_stored(address: str) -> None:

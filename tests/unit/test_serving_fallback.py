@@ -8,10 +8,11 @@ import pytest
 from recsys.errors import RequestError
 from serving.errors import NotReadyError
 from serving.fallback import PopularFallback
-from serving.rules import Rules
+from serving.filters import Filter
+from serving.rules import Boost, Exploration, Freshness, Pin, Rules
 from serving.sessions import SessionItem
-from serving.slates import ModelInfo, Query
-from serving.store import Event, SqlEventStore
+from serving.slates import Ignored, ModelInfo, Query
+from serving.store import Event, SqlEventStore, StoredItem
 
 HOUR_US = 3_600_000_000
 NOW_US = 500_000 * HOUR_US
@@ -80,6 +81,49 @@ def test_excluded_and_seen_items_never_return(fallback: PopularFallback) -> None
 
 def test_given_candidates_are_all_ordered(fallback: PopularFallback) -> None:
     assert ids(fallback, candidates=["new", "c", "b", "newer", "b"], exclude=["newer"]) == ["b", "c", "new"]
+
+
+def test_deleted_items_are_in_no_list_from_the_moment_of_their_deletion(
+    fallback: PopularFallback, store: SqlEventStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.fallback._PAGE", 2)
+    store.put_item(StoredItem("a"), updated_us=NOW_US)
+    assert ids(fallback) == ["b", "a", "c", "old"]
+
+    for item_id in ("b", "c"):
+        store.delete_item(item_id, updated_us=NOW_US)
+
+    assert ids(fallback) == ["a", "old"]
+    assert ids(fallback, n=1) == ["a"]
+    assert ids(fallback, candidates=["new", "c", "b", "a"]) == ["a", "new"]
+    store.put_item(StoredItem("b"), updated_us=NOW_US)
+    assert ids(fallback, n=2) == ["b", "a"]
+
+
+def test_of_too_many_events_the_newest_are_counted(
+    store: SqlEventStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.fallback._MOST", 4)
+    store.add([*events("new", "uv", 0.1), *events("before", "uvwxyz", 0.9), *events("newest", "uv", 0.05)], received_us=NOW_US)  # fmt: skip  # noqa: E501
+
+    assert ids(PopularFallback(store, ModelInfo("recsys", "none"), clock=clock)) == ["newest", "new"]
+
+
+@pytest.mark.parametrize("rules", [Rules(filter=Filter()), Rules(pins=(Pin("a", 1),)), Rules(caps=(("category", 2),))])
+def test_a_rule_on_what_items_are_is_refused(fallback: PopularFallback, rules: Rules) -> None:
+    with pytest.raises(NotReadyError, match="nothing is known of items that filter, pins or caps could ask"):
+        fallback.recommend(Query(rules=rules))
+
+
+def test_wishes_about_the_order_are_left_aside_and_reported(fallback: PopularFallback) -> None:
+    boosts = (Boost(2.0, items=("c",)), Boost(1.0, filter=Filter()))
+    rules = Rules(boosts=boosts, freshness=Freshness(7.0, 0.3), exploration=Exploration(1, 100))
+    slate = fallback.recommend(Query(rules=rules, diversity=0.5))
+
+    assert [item.item_id for item in slate.items] == ["b", "a", "c", "old"]
+    one = Ignored(1, ())
+    assert slate.ignored == {"boosts": Ignored(2, ()), "freshness": one, "exploration": one, "diversity": one}
+    assert fallback.recommend(Query()).ignored == {}
 
 
 def test_it_is_read_again_after_some_seconds(fallback: PopularFallback, store: SqlEventStore, clock: Clock) -> None:

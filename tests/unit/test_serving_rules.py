@@ -19,7 +19,7 @@ from recsys.models.ranker import Ranker
 from serving.attributes import AttributeIndex
 from serving.explain import EvidenceKind, explain_scores, find_evidence
 from serving.faults import as_request_error
-from serving.filters import FilterMasks, filter_mask
+from serving.filters import AnyOf, Filter, FilterMasks, filter_mask
 from serving.placing import adjust, build_slate, score_unit
 from serving.rules import Exploration, Freshness, Pin, Rule, Rules, SeenWindow
 from serving.schemas_rules import EvidenceOut, ExcludeSeen, PlacementOut, RulesIn
@@ -103,6 +103,26 @@ def test_masks_are_kept_until_a_row_changes_and_true_is_not_one() -> None:
         masks.mask(counted)
     index.set_row(1, {"in_stock": True})
     assert np.flatnonzero(masks.mask(stocked)).tolist() == [0, 1, 2]
+
+
+def test_kept_masks_are_few_and_no_larger_for_long_filters() -> None:
+    masks = FilterMasks(_index())
+    for number in range(1_030):
+        masks.mask(Filter(unwanted=(("brand", AnyOf((f"author {number}",))),)))
+    masks.mask(Filter(unwanted=(("brand", AnyOf(tuple(f"author {number}" for number in range(1_000)))),)))
+
+    assert len(masks._masks) == 1_024
+    assert {len(digest) for digest, _ in masks._masks} == {16}
+
+
+def test_different_filters_have_masks_of_their_own() -> None:
+    masks = FilterMasks(_index())
+    wishes = [Filter(wanted=(("brand", AnyOf((brand,))),)) for brand in ("x", "y", "\udc80", "é")]
+
+    assert len({id(masks.mask(wish)) for wish in wishes}) == len(wishes)
+    assert (
+        np.flatnonzero(masks.mask(wishes[0])).tolist() == np.flatnonzero(filter_mask(wishes[0], masks.index)).tolist()
+    )
 
 
 def test_a_refused_row_changes_nothing_and_new_rows_and_attributes_are_found() -> None:
