@@ -12,6 +12,7 @@ from recsys.api import Recommendation, Recommender, load
 from recsys.cli import app
 from recsys.evaluation import intra_list_diversity
 from recsys.histories import Request
+from serving.slates import ServedRequest
 
 N_ASKED = 25
 
@@ -52,11 +53,16 @@ def test_more_diversity_makes_lists_less_alike(recommender: Recommender) -> None
 
 def test_a_diverse_list_keeps_the_best_item_and_holds_no_other_than_the_ranking(recommender: Recommender) -> None:
     for user in users(recommender)[:5]:
-        whole = recommender.recommend(user, 1_000)
+        best = recommender.recommend(user, 1)[0]
+        served: list[ServedRequest] = []
+        recommender.engine.on_served = served.append
         diverse = recommender.recommend(user, 10, diversity=0.8)
-        scores = {item.item_id: item.score for item in whole}
+        recommender.engine.on_served = None
+        ranking = served[0].ranking
+        ids = recommender.engine.bundle.models.catalogue.ids.ids_of(ranking.item_idx)
+        scores = dict(zip(ids, ranking.score.tolist(), strict=True))
 
-        assert diverse[0].item_id == whole[0].item_id
+        assert diverse[0].item_id == best.item_id
         assert [item.rank for item in diverse] == list(range(1, 11))
         assert len({item.item_id for item in diverse}) == 10
         assert {item.item_id: item.score for item in diverse}.items() <= scores.items()
