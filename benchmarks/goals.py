@@ -32,6 +32,8 @@ class Goal:
 
 def _at_least(system: str, metric: str, bound: float) -> Callable[[SuiteReport], tuple[str, bool]]:
     def found(report: SuiteReport) -> tuple[str, bool]:
+        if system not in report.systems:
+            return "not measured", False
         interval = report.systems[system][metric]
         return str(interval), interval.mean >= bound
 

@@ -13,6 +13,7 @@ from serving.service import Service
 from serving.settings import Settings
 from serving.slates import Query
 from serving.store import NoStore, SqlEventStore, StoredItem
+from serving.stored_items import StoredItems
 
 
 class AbsentableStore(SqlEventStore):
@@ -97,11 +98,11 @@ def test_a_model_that_takes_over_while_the_store_is_away_knows_who_was_deleted(s
 def test_an_item_that_the_store_has_and_the_model_has_no_room_for_is_deleted(
     store: AbsentableStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def refuse(self: Engine, items: list[StoredItem]) -> None:
+    def refuse(self: StoredItems, items: list[StoredItem], **_: bool) -> None:
         if items:
             raise CatalogueFullError("no room")
 
-    monkeypatch.setattr(Engine, "_apply", refuse)
+    monkeypatch.setattr(StoredItems, "_apply", refuse)
     store.put_item(StoredItem("left out"), updated_us=1)
     engine = toy_engine(store)
 
