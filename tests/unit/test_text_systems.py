@@ -30,6 +30,7 @@ ITEMS = pl.DataFrame(
         "description": ["A plot.", "Another.", None],
         "categories": [["Drama"], ["Krimi"], []],
         "director": ["Ann Lee", "Bo Ek", "Cy Orr"],
+        "year": ["1995", "1962", None],
     }
 )
 
@@ -43,11 +44,11 @@ def films() -> Dataset:
 CONFIG = Config().with_overrides({"data.text_fields": ["title", "director", "categories", "description"]})
 
 
-def test_the_one_text_is_title_categories_and_description_whatever_else_a_preset_reads() -> None:
+def test_the_one_text_is_title_year_categories_and_description_whatever_else_a_preset_reads() -> None:
     whole, alone = encode_dataset(films(), CONFIG.data), one_text(films(), CONFIG)
 
     assert "Ann Lee" in whole.catalogue.texts[0]
-    assert all(part in alone.catalogue.texts[0] for part in ("Alpha", "Drama", "A plot"))
+    assert all(part in alone.catalogue.texts[0] for part in ("Alpha", "1995", "Drama", "A plot"))
     assert not any(name in text for text in alone.catalogue.texts for name in ("Lee", "Ek", "Orr"))
     assert alone.log.item_idx.tolist() == whole.log.item_idx.tolist()
 
