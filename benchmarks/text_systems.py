@@ -77,7 +77,7 @@ def encoded_texts(trial: Trial, data: EncodedData, desk: Desk, *, frozen: bool) 
     def embeddings(corpus: Corpus, name: str) -> Float32:
         config = corpus.config.with_overrides({"encoder.tune": "none"}) if frozen else corpus.config
         at = replace(desk, work=WorkFolder(desk.work.folder / name))
-        key = stage_key(trial.key, name, list(data.catalogue.texts[:100]))
+        key = stage_key(trial.key, name, list(data.catalogue.texts))
         return run_text_stage(data, corpus.split, config, at, key, hidden_idx=corpus.pseudo_cold_idx).embeddings
 
     if frozen:

@@ -77,3 +77,18 @@ def postgres() -> "Iterator[PostgresCluster]":
         yield cluster
     finally:
         cluster.stop()
+
+
+@pytest.fixture
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Run a test in a folder of its own, with no settings from outside."""
+    from serving.settings import Settings
+
+    monkeypatch.chdir(tmp_path)
+    for name in (
+        "MLFLOW_TRACKING_URI",
+        "MLFLOW_REGISTRY_URI",
+        *(f"RECSYS_{key.upper()}" for key in Settings.model_fields),
+    ):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path

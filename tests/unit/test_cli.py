@@ -24,17 +24,7 @@ from serving.store import Event, SqlEventStore
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture(autouse=True)
-def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Run every test in a folder of its own, with no settings from outside."""
-    monkeypatch.chdir(tmp_path)
-    for name in (
-        "MLFLOW_TRACKING_URI",
-        "MLFLOW_REGISTRY_URI",
-        *(f"RECSYS_{key.upper()}" for key in Settings.model_fields),
-    ):
-        monkeypatch.delenv(name, raising=False)
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("own_folder")
 
 
 def run(*arguments: object) -> Result:

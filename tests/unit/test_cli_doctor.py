@@ -12,21 +12,9 @@ from recsys import cli_doctor
 from recsys.event_tables import SCHEMA_REVISION, VERSION_TABLE
 from recsys.mlflow_store import mlflow
 from recsys.registry import Registry
-from serving.settings import Settings
 from serving.store import Event, SqlEventStore
 
-
-@pytest.fixture(autouse=True)
-def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Run every test in a folder of its own, with no settings from outside."""
-    monkeypatch.chdir(tmp_path)
-    for name in (
-        "MLFLOW_TRACKING_URI",
-        "MLFLOW_REGISTRY_URI",
-        *(f"RECSYS_{key.upper()}" for key in Settings.model_fields),
-    ):
-        monkeypatch.delenv(name, raising=False)
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("own_folder")
 
 
 def contents(folder: Path) -> dict[str, bytes]:
