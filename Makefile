@@ -59,14 +59,17 @@ SUITES := mind-zh-impressions ml-100k-random ml-1m-loo ml-1m-cold
 # What has finished is kept here, so that an interrupted run goes on where it was.
 BENCH_WORK ?= runs/bench
 
+# What fails, such as a peer, stops nothing else: the exit code says so at the end.
 bench: setup bench-peers
-	@$(BIN)/python benchmarks/sentiment.py --work $(BENCH_WORK)/sentiment --out benchmarks/results/sentiment.json
-	@for suite in $(SUITES); do \
+	@failed=0; for suite in $(SUITES); do \
 		$(BIN)/python benchmarks/quality.py --suite $$suite --ablations --peers --work $(BENCH_WORK)/$$suite \
-			--out benchmarks/results/$$suite.json || exit 1; done
-	@$(BIN)/python benchmarks/diversity.py --suite ml-1m-loo --work $(BENCH_WORK)/ml-1m-loo
-	@$(BIN)/python benchmarks/diversity.py --markdown docs/diversity.md
-	@$(BIN)/python benchmarks/goals.py --page docs/results.md
+			--out benchmarks/results/$$suite.json || failed=1; done; \
+	$(BIN)/python benchmarks/diversity.py --suite ml-1m-loo --work $(BENCH_WORK)/ml-1m-loo || failed=1; \
+	$(BIN)/python benchmarks/diversity.py --markdown docs/diversity.md || failed=1; \
+	$(BIN)/python benchmarks/goals.py --page docs/results.md || failed=1; \
+	$(BIN)/python benchmarks/sentiment.py --work $(BENCH_WORK)/sentiment --out benchmarks/results/sentiment.json || \
+		failed=1; \
+	exit $$failed
 
 # A bundle's folder, or a data folder to train on, here one of the published logs that the suites use:
 # make bench-serving BENCH_SERVING='--bundle FOLDER'

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from threadpoolctl import threadpool_limits
@@ -44,9 +45,12 @@ from training.desk import Desk, seed_for  # noqa: E402
 from training.evaluation import item_facts  # noqa: E402
 from training.progress import Reporter  # noqa: E402
 from training.requests import LabelledRequest  # noqa: E402
+from training.side_by_side import in_blocks  # noqa: E402
 from training.system import train_on_past  # noqa: E402
 from training.timings import StageClock  # noqa: E402
 from training.work import WorkFolder, stage_key  # noqa: E402
+
+Int32 = npt.NDArray[np.int32]
 
 RESULTS: Final = ROOT / "benchmarks" / "results"
 K: Final = 10
@@ -88,18 +92,24 @@ def measure_curve(
     The rank of an item is its place in the list as it would be served. Intervals are over users.
     """
     names = [name_of(diversity) for diversity in diversities]
-    results = {name: PerRequestMetrics() for name in names}
-    lists = {name: np.full((len(requests), k), -1, np.int32) for name in names}
-    for place, labelled in enumerate(requests):
-        ranking = path.rank(labelled.request, exclude=labelled.exclude)
-        for name, diversity in zip(names, diversities, strict=True):
-            first = path.diversify(ranking, k, diversity).item_idx[:k]
-            lists[name][place, : len(first)] = first
-            ranks = np.flatnonzero(np.isin(first, labelled.relevant_idx)) + 1
-            values = ranking_metrics(ranks, len(labelled.relevant_idx), (k,))
-            kept = {metric: values[metric] for metric in (f"ndcg@{k}", f"hr@{k}")}
-            results[name].add(str(labelled.request.user_idx), kept)
-        on_progress(place + 1, len(requests))
+
+    def measure(_: int, block: Sequence[LabelledRequest]) -> tuple[dict[str, PerRequestMetrics], dict[str, Int32]]:
+        results = {name: PerRequestMetrics() for name in names}
+        lists = {name: np.full((len(block), k), -1, np.int32) for name in names}
+        for place, labelled in enumerate(block):
+            ranking = path.rank(labelled.request, exclude=labelled.exclude)
+            for name, diversity in zip(names, diversities, strict=True):
+                first = path.diversify(ranking, k, diversity).item_idx[:k]
+                lists[name][place, : len(first)] = first
+                ranks = np.flatnonzero(np.isin(first, labelled.relevant_idx)) + 1
+                values = ranking_metrics(ranks, len(labelled.relevant_idx), (k,))
+                kept = {metric: values[metric] for metric in (f"ndcg@{k}", f"hr@{k}")}
+                results[name].add(str(labelled.request.user_idx), kept)
+        return results, lists
+
+    blocks = in_blocks(requests, measure, on_progress=lambda done: on_progress(done, len(requests)))
+    results = {name: PerRequestMetrics.join([block[0][name] for block in blocks]) for name in names}
+    lists = {name: np.concatenate([block[1][name] for block in blocks]) for name in names}
     accuracy_seed, lists_seed = seed.spawn(2)
     accuracy = compare_systems(results, n_bootstrap=n_bootstrap, rng=np.random.default_rng(accuracy_seed))
     beyond = compare_lists(
@@ -134,8 +144,9 @@ def run(suite: Suite, data_folder: Path, config: Config, work: Path) -> SuiteRep
     """Train on a suite and measure the curve there."""
     started = time.perf_counter()
     with StageClock() as clock:
-        # The folder that quality.py has for this seed, so that either goes on from the other's stages.
-        desk = Desk(WorkFolder(work / f"seed-{config.seed}"), Reporter(), clock)
+        # The folders that quality.py has for this seed, so that either goes on from the other's stages.
+        embeddings = WorkFolder(work / "embeddings")
+        desk = Desk(WorkFolder(work / f"seed-{config.seed}"), Reporter(), clock, embeddings=embeddings)
         path, requests = trained_path(suite, data_folder, config, desk)
         with threadpool_limits(limits=1):
             systems, differences = desk.run(

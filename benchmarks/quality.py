@@ -79,6 +79,7 @@ class SuiteRun:
     candidates: dict[str, Any] = field(default_factory=dict)
     text_gain: Interval | None = None
     of_first_seed: list[str] = field(default_factory=list)
+    tf_idf: Embedded | None = None
 
     def measure(self, config: Config) -> Evaluation:
         """Return all systems on all requests of all seeds; the ablations on those of the first seed."""
@@ -122,7 +123,9 @@ class SuiteRun:
         """Return the figures with those of texts alone beside them; on items without behaviour by a regression."""
         corpus = trial.parts[0]
         data = one_text(dataset, corpus.config) if self.suite.hides_items else corpus.data
-        baseline = desk.run("tf-idf", lambda _: tf_idf(trial, data.catalogue.texts))
+        if self.tf_idf is None:  # the texts are the same in every split
+            self.tf_idf = desk.run("tf-idf", lambda _: tf_idf(trial, data.catalogue.texts))
+        baseline = self.tf_idf
         if not self.suite.hides_items:
             return measured.beside(TF_IDF, *measure_profile(trial, baseline.test, measured))
         apart = replace(desk, work=WorkFolder(desk.work.folder / "one-text"))
@@ -185,7 +188,8 @@ def run_suite(suite: Suite, data_folder: Path, config: Config, work: Path, extra
     """
     started = time.perf_counter()
     with StageClock() as clock:
-        run = SuiteRun(suite, data_folder, Desk(WorkFolder(work), Reporter(), clock), extras)
+        desk = Desk(WorkFolder(work), Reporter(), clock, embeddings=WorkFolder(work / "embeddings"))
+        run = SuiteRun(suite, data_folder, desk, extras)
         evaluation = run.measure(config)
     gain = run.text_gain
     return SuiteReport(

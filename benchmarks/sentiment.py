@@ -57,6 +57,7 @@ from training.sentiment import (  # noqa: E402
     fit_path,
     fit_sentiment,
 )
+from training.side_by_side import in_blocks  # noqa: E402
 from training.signals import apply_signals  # noqa: E402
 from training.system import train_on_past  # noqa: E402
 from training.text import TextStage, run_text_stage  # noqa: E402
@@ -253,15 +254,17 @@ def _request(corpus: Corpus, target: int) -> LabelledRequest | None:
 
 def _ndcg(path: RankingPath, requests: Sequence[LabelledRequest | None]) -> npt.NDArray[np.float64]:
     """Return ndcg@10 of the full system, NaN where a request has nothing relevant left."""
-    values = np.full(len(requests), np.nan)
-    for place, labelled in enumerate(requests):
+
+    def measure(labelled: LabelledRequest | None) -> float:
         if labelled is None:
-            continue
+            return float("nan")
         ranking = path.rank(labelled.request, exclude=labelled.exclude)
         relevant = np.isin(ranking.item_idx, labelled.relevant_idx)
         ranks = pessimistic_ranks(ranking.score, relevant)
-        values[place] = ranking_metrics(ranks, len(labelled.relevant_idx), (10,))["ndcg@10"]
-    return values
+        return ranking_metrics(ranks, len(labelled.relevant_idx), (10,))["ndcg@10"]
+
+    blocks = in_blocks(requests, lambda _, block: [measure(labelled) for labelled in block])
+    return np.array([value for block in blocks for value in block])
 
 
 def _compare(

@@ -28,11 +28,16 @@ class Clock(Protocol):
 
 @dataclass(frozen=True)
 class Desk:
-    """What every stage works with: where results are kept, who is told, and the clock."""
+    """What every stage works with: where results are kept, who is told, and the clock.
+
+    embeddings: where item embeddings are kept by what they are made of, for trainings that read the same texts with the
+    same encoder; None keeps those of one training in `work`.
+    """
 
     work: WorkFolder
     reporter: Reporter
     clock: Clock
+    embeddings: WorkFolder | None = None
 
     def run(self, name: str, task: Callable[[Advance], T]) -> T:
         """Run a stage, announced and timed."""

@@ -25,6 +25,7 @@ from recsys.retrieval.diversify import category_matrix
 from recsys.retrieval.index import top_n
 from recsys.schema import Warmth
 from training.requests import LabelledRequest
+from training.side_by_side import in_blocks
 
 Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
@@ -78,13 +79,9 @@ class Measured:
     def join(parts: Sequence["Measured"]) -> "Measured":
         """Return the requests of all parts one after the other, for the systems that every part has."""
         names = [name for name in parts[0].results if all(name in part.results for part in parts)]
-        results = {name: PerRequestMetrics() for name in names}
-        for part in parts:
-            for name, result in results.items():
-                result.add_batch(part.results[name].user_ids, part.results[name].arrays())
         return replace(
             parts[0],
-            results=results,
+            results={name: PerRequestMetrics.join([part.results[name] for part in parts]) for name in names},
             lists={name: np.concatenate([part.lists[name] for part in parts]) for name in names},
             histories=[history for part in parts for history in part.histories],
             items=[facts for part in parts for facts in part.items],
@@ -138,19 +135,27 @@ def measure_systems(
     `graded_ndcg@k` says how much of it came first.
     """
     graded = _differ_in_worth(requests)
-    rng = np.random.default_rng(seed)
+    state = int(seed.generate_state(1)[0])
+
+    def measure(number: int, block: Sequence[LabelledRequest]) -> tuple[dict[str, PerRequestMetrics], dict[str, Int32]]:
+        rng = np.random.default_rng([state, number])
+        results = {name: PerRequestMetrics() for name in names}
+        lists = {name: np.full((len(block), config.k), -1, np.int32) for name in names}
+        for place, labelled in enumerate(block):
+            user_id = _user_key(path, labelled.request)
+            scored = [(FULL, _full_scores(path, labelled))] if only_full else _scores_of_all(path, labelled, rng)
+            for name, scores in scored:
+                metrics, best = measure_scores(scores, labelled, config.k, as_lists=as_lists, graded=graded)
+                results[name].add(user_id, metrics)
+                lists[name][place, : len(best)] = best
+        return results, lists
+
     names = (FULL,) if only_full else (FULL, RANDOM, *(source.name for source in path.sources))
-    results = {name: PerRequestMetrics() for name in names}
-    lists = {name: np.full((len(requests), config.k), -1, np.int32) for name in names}
-    for place, labelled in enumerate(requests):
-        user_id = _user_key(path, labelled.request)
-        scored = [(FULL, _full_scores(path, labelled))] if only_full else _scores_of_all(path, labelled, rng)
-        for name, scores in scored:
-            metrics, best = measure_scores(scores, labelled, config.k, as_lists=as_lists, graded=graded)
-            results[name].add(user_id, metrics)
-            lists[name][place, : len(best)] = best
-        if on_progress is not None:
-            on_progress(place + 1, len(requests))
+    report = on_progress or (lambda done, total: None)
+    blocks = in_blocks(requests, measure, on_progress=lambda done: report(done, len(requests)))
+    nothing = np.empty((0, config.k), np.int32)
+    lists = {name: np.concatenate([nothing, *(block[1][name] for block in blocks)]) for name in names}
+    results = {name: PerRequestMetrics.join([block[0][name] for block in blocks]) for name in names}
     histories = [labelled.request.history.item_idx for labelled in requests]
     items = [(len(requests), item_facts(path))]
     return Measured(results, lists, histories, items, _masks(path, requests), as_lists)

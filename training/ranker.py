@@ -15,12 +15,12 @@ from recsys.errors import DataError
 from recsys.models.ranker import Ranker
 from recsys.retrieval.asked import Asked
 from training.requests import LabelledRequest
+from training.side_by_side import in_blocks
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 Int32 = npt.NDArray[np.int32]
 
-_CHUNK_ROWS = 200_000
 _N_BINARY: Final = 2
 _MAX_GRADES: Final = 30  # LightGBM takes 31 with the grade of what was not wanted
 
@@ -103,38 +103,53 @@ def build_rows(
     Raises:
         DataError: there is no row; the message is that of `why_none`.
     """
-    n_requests = 0
-    chunks: list[Float32] = []
-    pending: list[Float32] = []
+    seed = int(rng.integers(2**63))
+    blocks = in_blocks(
+        requests,
+        lambda number, block: _rows_of_block(path, block, config, np.random.default_rng([seed, number])),
+        on_progress=on_progress,
+    )
+    parts = [block.rows for block in blocks if block.rows is not None]
+    if not parts:
+        raise DataError(why_none(sum(block.n_requests for block in blocks)))
+    return RankerRows.join(parts)
+
+
+@dataclass(frozen=True)
+class _BlockRows:
+    """The rows of some requests, None where there are none."""
+
+    rows: RankerRows | None
+    n_requests: int
+
+
+def _rows_of_block(
+    path: RankingPath, requests: Sequence[LabelledRequest], config: RankerConfig, rng: np.random.Generator
+) -> _BlockRows:
+    rows: list[Float32] = []
     labels: list[Float32] = []
-    groups: list[int] = []
     positions: list[Int32] = []
-    for n_requests, labelled in enumerate(requests, 1):
+    for labelled in requests:
         asked = Asked.of(path.models, labelled.request)
         found = path.candidates(asked, exclude=labelled.exclude)
         label = labels_of(found.item_idx, labelled, graded=config.graded)
         if label.any():
             keep = _kept_rows(label, labelled, config.negatives_per_request, rng)
-            pending.append(path.rows(asked, found.item_idx)[keep])
+            rows.append(path.rows(asked, found.item_idx)[keep])
             labels.append(label[keep])
-            groups.append(len(keep))
             if labelled.positions is not None and len(labelled.positions) == len(keep):
                 positions.append(labelled.positions[keep])
-        if on_progress is not None:
-            on_progress(n_requests)
-        if sum(map(len, pending)) >= _CHUNK_ROWS:
-            chunks.append(np.concatenate(pending))
-            pending = []
-    if not groups:
-        raise DataError(why_none(n_requests))
-    position = np.concatenate(positions) if len(positions) == len(groups) else None
-    return RankerRows(
-        np.concatenate(chunks + pending) if chunks or pending else np.empty((0, 0), np.float32),
+    if not rows:
+        return _BlockRows(None, len(requests))
+    position = np.concatenate(positions) if len(positions) == len(rows) else None
+    made = RankerRows(
+        np.concatenate(rows),
         np.concatenate(labels),
-        np.asarray(groups, np.int32),
+        np.array([len(one) for one in labels], np.int32),
         position if position is not None and (position > 0).all() else None,
         path.feature_names,
     )
+    return _BlockRows(made, len(requests))
 
 
 def labels_of(item_idx: Int32, labelled: LabelledRequest, *, graded: bool) -> Float32:

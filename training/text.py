@@ -1,6 +1,7 @@
 """The text stage of a training: fine-tune the encoder on the past, then embed the whole catalogue."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -184,16 +185,16 @@ def run_text_stage(
     report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     ended = report["stopped_because"]
     desk.reporter.say(how_it_ended("text encoder", ended, "encoder.max_train_seconds", time_was_short=ended == "time"))
-    return TextStage(encoder, folder / "model", _embeddings(data, encoder, desk, stage_id), report)
+    return TextStage(encoder, folder / "model", _embeddings(data.catalogue.texts, encoder, desk), report)
 
 
-def _embeddings(data: EncodedData, encoder: TextEncoder, desk: Desk, key: str) -> Float32:
-    stage, stage_id = "embeddings", stage_key(key, encoder.fingerprint)
-    file = desk.work.folder / stage / "embeddings.npy"
-    if desk.work.is_finished(stage, stage_id):
+def _embeddings(texts: Sequence[str], encoder: TextEncoder, desk: Desk) -> Float32:
+    stage_id = stage_key(encoder.fingerprint, list(texts))
+    work, stage = (desk.work, "embeddings") if desk.embeddings is None else (desk.embeddings, stage_id[:16])
+    file = work.folder / stage / "embeddings.npy"
+    if work.is_finished(stage, stage_id):
         desk.reporter.say("  item embeddings: kept from before")
         return np.load(file, allow_pickle=False)
-    texts = data.catalogue.texts
 
     def embed(advance: Advance) -> Float32:
         parts = []
@@ -203,7 +204,7 @@ def _embeddings(data: EncodedData, encoder: TextEncoder, desk: Desk, key: str) -
         return np.concatenate(parts)
 
     embeddings = desk.run("item embeddings", embed)
-    with desk.work.writing(stage, stage_id):
+    with work.writing(stage, stage_id):
         np.save(file, embeddings, allow_pickle=False)
     return embeddings
 

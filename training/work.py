@@ -19,12 +19,12 @@ def stage_key(*parts: Any) -> str:
 
 
 @cache
-def code_fingerprint(*folders: Path) -> str:
-    """Return a hash of the Python sources below some folders, by default of all that a training runs."""
+def code_fingerprint(*places: Path) -> str:
+    """Return a hash of the Python sources in some places, folders or files; by default of all that a training runs."""
     digest = hashlib.sha256()
-    for folder in folders or _PACKAGES:
-        for path in sorted(folder.rglob("*.py")):
-            digest.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes() + b"\0")
+    for place in places or _PACKAGES:
+        for path in [place] if place.is_file() else sorted(place.rglob("*.py")):
+            digest.update(str(path.relative_to(place)).encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
 
 

@@ -46,5 +46,5 @@ def fit_bivae(data: FitData, settings: Settings) -> Scorer:
 
 
 RUNS: Final[dict[str, Run]] = {
-    "cornac-bivae": by_search(fit_bivae, grid(k=(50, 100), n_epochs=(100, 300), batch_size=(128,))),
+    "cornac-bivae": by_search(fit_bivae, grid(k=(50, 100), n_epochs=(200,), batch_size=(128,))),
 }

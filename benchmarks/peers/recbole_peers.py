@@ -69,6 +69,6 @@ def fit_multivae(data: FitData, settings: Settings) -> Scorer:
 
 RUNS: Final[dict[str, Run]] = {
     "recbole-multivae": by_search(
-        fit_multivae, grid(latent_dimension=(64, 128), mlp_hidden_size=([600],), epochs=(50, 100, 200))
+        fit_multivae, grid(latent_dimension=(64, 128), mlp_hidden_size=([600],), epochs=(50, 100))
     ),
 }

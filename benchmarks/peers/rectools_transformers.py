@@ -26,13 +26,14 @@ from rectools.models.nn.transformers.lightning import TransformerLightningModule
 from benchmarks.peers.exchange import Float32, PeerTask, Requests
 from benchmarks.peers.rectools_tables import interactions_table, scores_from_histories
 from benchmarks.peers.search import Outcome, Run, Scorer, Settings, attempt, best_place, say
+from training import sequence_loss
 
 _CUTOFF: Final = 10
 _HOLDS_OUT_EVERY: Final = 2
 
 
 class SoftmaxWhereWanted(TransformerLightningModule):
-    """RecTools' softmax loss, worked out at the places that have a target only.
+    """RecTools' softmax loss, worked out at the places that have a target only, a cache-sized chunk at a time.
 
     The value and the gradients are those of RecTools' own loss, which also works out the scores of padding and of
     places that are not masked, and then leaves them out: several times the work on a processor.
@@ -43,10 +44,22 @@ class SoftmaxWhereWanted(TransformerLightningModule):
         item_embeddings = self.torch_model.item_model.get_all_embeddings()
         sessions = self.torch_model.encode_sessions(batch, item_embeddings)  # (batch, length, d)
         wanted = batch["y"] != 0
-        scores = self.torch_model.similarity_module(sessions[wanted][None], item_embeddings, None)[0]
-        loss = torch.nn.functional.cross_entropy(scores, batch["y"][wanted])
+        target = batch["y"][wanted]
+        nothing = torch.zeros_like(target)  # no row leaves an item out
+        columns = sequence_loss.Columns(target, nothing[:0], nothing, nothing)
+        bias = item_embeddings.new_zeros(len(item_embeddings))
+        loss = sequence_loss.softmax_loss(sessions[wanted], item_embeddings, bias, columns)
         self.log(self.train_loss_name, loss, on_step=False, on_epoch=True)
         return loss
+
+    def validation_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> dict[str, torch.Tensor]:
+        """Return the loss and the scores `(batch, n_items + extra tokens)` behind the last place, all that is asked."""
+        item_embeddings = self.torch_model.item_model.get_all_embeddings()
+        last = self.torch_model.encode_sessions(batch, item_embeddings)[:, -1]
+        scores = self.torch_model.similarity_module(last[None], item_embeddings, None)[0]
+        loss = torch.nn.functional.cross_entropy(scores, batch["y"][:, 0])
+        self.log(self.val_loss_name, loss, on_step=False, on_epoch=True)
+        return {"loss": loss, "logits": scores}
 
 
 class StopByNdcg(pl.Callback):
@@ -188,6 +201,6 @@ BERT4REC_TRIES: Final[list[Settings]] = [
 RUNS: Final[dict[str, Run]] = {
     "rectools-sasrec": partial(_run, kind=SASRecModel, tries=SASREC_TRIES, search_epochs=8, epochs=60, patience=8),
     "rectools-bert4rec": partial(
-        _run, kind=BERT4RecModel, tries=BERT4REC_TRIES, search_epochs=10, epochs=100, patience=12
+        _run, kind=BERT4RecModel, tries=BERT4REC_TRIES, search_epochs=8, epochs=60, patience=12
     ),
 }

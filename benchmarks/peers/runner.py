@@ -49,6 +49,8 @@ from training.work import WorkFolder, code_fingerprint, stage_key
 ROOT: Final = Path(__file__).resolve().parents[2]
 PYTHON: Final = ROOT / ".venv-peers" / "bin" / "python"
 SCRIPT: Final = ROOT / "benchmarks" / "peers" / "run.py"
+# What a peer's result depends on beside its task and its library.
+_SOURCES: Final = (Path(__file__).parent, ROOT / "training" / "sequence_loss.py")
 _VALID_SHARE: Final = 0.1
 _SHOWN_LINES: Final = 5
 _SIDE_BY_SIDE: Final = 2
@@ -193,7 +195,7 @@ def run_peers(
 
     chosen: settings by peer that a search on another split of the same data found; the others search theirs.
     """
-    place = WorkFolder(work / f"{task.meta.name}-{task.meta.seed}", code=code_fingerprint(Path(__file__).parent))
+    place = WorkFolder(work / f"{task.meta.name}-{task.meta.seed}", code=code_fingerprint(*_SOURCES))
     keys = {}
     for name in names:
         if name in PEERS and PEERS[name].reads_values and np.isnan(task.train.value).all():

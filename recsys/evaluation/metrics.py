@@ -265,6 +265,14 @@ class PerRequestMetrics:
             self._values.setdefault(name, []).extend(float(value) for value in column)
         self._user_ids.extend(user_ids)
 
+    @staticmethod
+    def join(parts: Sequence["PerRequestMetrics"]) -> "PerRequestMetrics":
+        """Return the requests of all parts, one part after the other; see `add_batch` for the errors."""
+        joined = PerRequestMetrics()
+        for part in parts:
+            joined.add_batch(part.user_ids, part.arrays())
+        return joined
+
     @property
     def user_ids(self) -> Sequence[str]:
         """The user of each request, in order of addition. Not a copy: do not change it."""

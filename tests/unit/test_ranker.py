@@ -14,6 +14,7 @@ from recsys.models.ranker import Ranker
 from recsys.retrieval.blend import Candidates
 from training.ranker import RankerFit, RankerRows, build_rows, gains_of, train_ranker
 from training.requests import LabelledRequest
+from training.side_by_side import BLOCK
 
 NAMES = ("item", "noise", "gap")
 
@@ -149,13 +150,26 @@ def test_without_any_row_it_is_said_of_how_many_requests_there_were(n_requests: 
         _build([_labelled([99])] * n_requests)
 
 
-def test_progress_is_told_after_every_request() -> None:
+def test_progress_is_told_after_every_block_of_requests() -> None:
     seen: list[int] = []
-    requests = [_labelled([1]), _labelled([99]), _labelled([2])]
+    requests = [_labelled([1]), _labelled([99]), _labelled([2])] * 100
     path = cast(RankingPath, ToyPath())
     build_rows(path, requests, RankerConfig(), np.random.default_rng(0), seen.append, why_none=_why_none)
 
-    assert seen == [1, 2, 3]
+    assert sorted(seen) in ([50, 300], [250, 300])  # as either of the two ends first
+
+
+def test_rows_do_not_depend_on_how_many_processes_make_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    requests = [_labelled([number % 5]) for number in range(2 * BLOCK + 1)]
+    made = []
+    for n in ("1", "2", "3"):
+        monkeypatch.setenv("OMP_NUM_THREADS", n)
+        made.append(_build(requests))
+
+    for rows in made[1:]:
+        assert rows.features.tobytes() == made[0].features.tobytes()
+        assert rows.label.tolist() == made[0].label.tolist()
+        assert rows.group.tolist() == made[0].group.tolist()
 
 
 @pytest.mark.parametrize("position", [None, np.array([1, 2], np.int32)])
