@@ -37,6 +37,7 @@ from benchmarks.text_systems import (  # noqa: E402
     TF_IDF,
     TUNED_FIELDS,
     TUNED_TEXT,
+    TUNED_WITH_TF_IDF,
     Embedded,
     encoded_texts,
     measure_profile,
@@ -130,10 +131,12 @@ class SuiteRun:
             return measured.beside(TF_IDF, *measure_profile(trial, baseline.test, measured))
         apart = replace(desk, work=WorkFolder(desk.work.folder / "one-text"))
         whole = replace(desk, work=WorkFolder(desk.work.folder / "all-fields"))
+        tuned = encoded_texts(trial, data, apart, frozen=False)
         found = {
             f"text alone, {TF_IDF}": baseline,
             FROZEN_TEXT: encoded_texts(trial, data, apart, frozen=True),
-            TUNED_TEXT: encoded_texts(trial, data, apart, frozen=False),
+            TUNED_TEXT: tuned,
+            TUNED_WITH_TF_IDF: tuned.beside(baseline),
             FROZEN_FIELDS: encoded_texts(trial, corpus.data, whole, frozen=True),
             TUNED_FIELDS: Embedded.of(trial),
         }
@@ -143,10 +146,10 @@ class SuiteRun:
             )
             desk.reporter.say(f"  {name}: penalty {penalty:g}")
             measured = measured.beside(name, metrics, lists)
-        tuned, untuned = (measured.results[name].arrays()["ndcg@20"] for name in (TUNED_TEXT, FROZEN_TEXT))
+        of_tuned, of_frozen = (measured.results[name].arrays()["ndcg@20"] for name in (TUNED_TEXT, FROZEN_TEXT))
         self.text_gain = paired_difference(
-            tuned,
-            untuned,
+            of_tuned,
+            of_frozen,
             clusters=measured.results[TUNED_TEXT].clusters(),
             rng=np.random.default_rng(seed_for(trial.parts[0].config.seed, "text gain")),
         )

@@ -32,6 +32,8 @@ Int32 = npt.NDArray[np.int32]
 TF_IDF: Final = "tf-idf"
 TUNED_TEXT: Final = "text alone, fine-tuned"
 FROZEN_TEXT: Final = "text alone, frozen"
+# The same fine-tuned embedding and the letters of the text side by side, for what the encoder has forgotten.
+TUNED_WITH_TF_IDF: Final = "text alone, fine-tuned with tf-idf"
 TUNED_FIELDS: Final = "all text fields, fine-tuned"
 FROZEN_FIELDS: Final = "all text fields, frozen"
 # What the protocol calls the text of an item: title, genres and plot. MovieLens writes the year into the title, from
@@ -53,6 +55,10 @@ class Embedded:
     def of(trial: Trial) -> "Embedded":
         """Return the embeddings that a trial works with."""
         return Embedded(trial.parts[0].item_embeddings, _asked(trial).item_embeddings)
+
+    def beside(self, other: "Embedded") -> "Embedded":
+        """Return both embeddings of each item side by side."""
+        return Embedded(np.hstack([self.part, other.part]), np.hstack([self.test, other.test]))
 
 
 def tf_idf(trial: Trial, texts: Sequence[str]) -> Embedded:
