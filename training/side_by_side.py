@@ -6,7 +6,6 @@ forked from this one, they have its models at hand without a copy. Where nothing
 
 import multiprocessing
 import os
-import pickle
 import signal
 import sys
 import warnings
@@ -157,5 +156,5 @@ def _work(
     except Exception as error:  # noqa: BLE001, it is raised again in the parent
         try:
             mine.send(error)
-        except (TypeError, AttributeError, pickle.PicklingError):  # an error that cannot travel
+        except Exception:  # noqa: BLE001, an error that cannot travel, for one reason or another
             mine.send(WorkerError(f"{type(error).__name__}: {error}"))
