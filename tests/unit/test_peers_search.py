@@ -29,6 +29,7 @@ from benchmarks.suites import SUITES
 from recsys.evaluation.metrics import list_metrics, pessimistic_ranks, ranking_metrics
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "peers"
+TRAINING = FOLDER.parents[1] / "training"
 
 
 def asked(n_requests: int, candidates: list[list[int]] | None = None) -> Requests:
@@ -210,15 +211,21 @@ def test_every_suite_has_peers_and_every_peer_a_suite() -> None:
 
 
 def test_both_environments_can_import_the_exchange() -> None:
-    """What both import needs NumPy alone; what peers import of ours lies in benchmarks/peers."""
+    """What both import needs NumPy alone; peers import of ours what lies in benchmarks/peers, and a loss in torch."""
     for name in ("exchange", "registry"):
-        assert _imported(name) <= {"numpy", *sys.stdlib_module_names}
-    for spec in PEERS.values():
-        assert not _imported(spec.module) & {"recsys", "training", "features", "serving"}
+        assert _imported(FOLDER / f"{name}.py") <= {"numpy", *sys.stdlib_module_names}
+    for name in {spec.module for spec in PEERS.values()} - {"rectools_transformers"}:
+        assert not _imported(FOLDER / f"{name}.py") & {"recsys", "training", "features", "serving"}
+    source = (FOLDER / "rectools_transformers.py").read_text(encoding="utf-8")
+    assert [line for line in source.split("\n") if "import" in line and "training" in line] == [
+        "from training import sequence_loss"
+    ]
+    for path in ("sequence_loss.py", "__init__.py"):
+        assert _imported(TRAINING / path) <= {"torch", *sys.stdlib_module_names}
 
 
-def _imported(module: str) -> set[str]:
-    tree = ast.parse((FOLDER / f"{module}.py").read_text(encoding="utf-8"))
+def _imported(path: Path) -> set[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
     names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     names |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     return {name.split(".")[0] for name in names}
