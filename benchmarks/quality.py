@@ -34,6 +34,7 @@ from benchmarks.suites import SUITES, Suite, Trial  # noqa: E402
 from benchmarks.text_systems import (  # noqa: E402
     FROZEN_FIELDS,
     FROZEN_TEXT,
+    ONE_TEXT_TOKENS,
     TF_IDF,
     TUNED_FIELDS,
     TUNED_TEXT,
@@ -131,10 +132,10 @@ class SuiteRun:
             return measured.beside(TF_IDF, *measure_profile(trial, baseline.test, measured))
         apart = replace(desk, work=WorkFolder(desk.work.folder / "one-text"))
         whole = replace(desk, work=WorkFolder(desk.work.folder / "all-fields"))
-        tuned = encoded_texts(trial, data, apart, frozen=False)
+        tuned = encoded_texts(trial, data, apart, frozen=False, n_tokens=ONE_TEXT_TOKENS)
         found = {
             f"text alone, {TF_IDF}": baseline,
-            FROZEN_TEXT: encoded_texts(trial, data, apart, frozen=True),
+            FROZEN_TEXT: encoded_texts(trial, data, apart, frozen=True, n_tokens=ONE_TEXT_TOKENS),
             TUNED_TEXT: tuned,
             TUNED_WITH_TF_IDF: tuned.beside(baseline),
             FROZEN_FIELDS: encoded_texts(trial, corpus.data, whole, frozen=True),

@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks import text_systems
 from benchmarks.suites import Trial
-from benchmarks.text_systems import encoded_texts, one_text
+from benchmarks.text_systems import Embedded, encoded_texts, one_text
 from recsys.config import Config
 from recsys.datasets.dataset import Dataset
 from recsys.datasets.encoded import EncodedData, encode_dataset
@@ -53,11 +53,13 @@ def test_the_one_text_is_title_year_categories_and_description_whatever_else_a_p
     assert alone.log.item_idx.tolist() == whole.log.item_idx.tolist()
 
 
+@pytest.mark.parametrize("n_tokens", [None, 24])
 @pytest.mark.parametrize("frozen", [False, True])
 def test_a_part_of_the_training_reads_nothing_of_the_items_it_hides(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, frozen: bool
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, frozen: bool, n_tokens: int | None
 ) -> None:
     asked: list[tuple[str, list[int], str]] = []
+    lengths: list[int] = []
 
     class Stage:
         def __init__(self, value: float) -> None:
@@ -65,6 +67,7 @@ def test_a_part_of_the_training_reads_nothing_of_the_items_it_hides(
 
     def stage(data: EncodedData, split: Split, config: Config, desk: Desk, key: str, *, hidden_idx: Any) -> Stage:
         asked.append((config.encoder.tune, hidden_idx.tolist(), data.catalogue.texts[0]))
+        lengths.append(config.encoder.max_length)
         return Stage(len(asked))
 
     monkeypatch.setattr(text_systems, "run_text_stage", stage)
@@ -78,9 +81,11 @@ def test_a_part_of_the_training_reads_nothing_of_the_items_it_hides(
     desk = Desk(WorkFolder(tmp_path), Reporter(quiet=True), StageClock())
     alone = one_text(films(), CONFIG)
 
-    found = encoded_texts(Trial(parts[:1], parts[1], [], "key"), alone, desk, frozen=frozen)
+    trial = Trial(parts[:1], parts[1], [], "key")
+    found = encoded_texts(trial, alone, desk, frozen=frozen, n_tokens=n_tokens)
 
     text = alone.catalogue.texts[0]
+    assert set(lengths) == {n_tokens or CONFIG.encoder.max_length}
     if frozen:
         assert asked == [("none", [], text)]
         assert found.part is found.test
@@ -88,3 +93,11 @@ def test_a_part_of_the_training_reads_nothing_of_the_items_it_hides(
         tune = CONFIG.encoder.tune
         assert asked == [(tune, [1], text), (tune, [], text)]
         assert (found.part[0, 0], found.test[0, 0]) == (1.0, 2.0)
+
+
+def test_two_embeddings_of_a_text_stand_side_by_side() -> None:
+    ones, twos = np.ones((3, 2), np.float32), np.full((3, 1), 2.0, np.float32)
+    both = Embedded(ones, 2 * ones).beside(Embedded(twos, 3 * twos))
+
+    assert both.part.tolist() == [[1.0, 1.0, 2.0]] * 3
+    assert both.test.tolist() == [[2.0, 2.0, 6.0]] * 3
