@@ -3,6 +3,8 @@
 from dataclasses import replace
 from typing import Any, Final
 
+import numpy.typing as npt
+
 from recsys.config import Config
 from recsys.models.fitted import FittedModels
 from recsys.splits import Fold
@@ -10,6 +12,7 @@ from training.desk import Desk, seed_for
 from training.fitting import Corpus, fit_models, known_to
 from training.progress import how_it_ended
 from training.sequence import SequenceFit, fit_sequence
+from training.work import content_hash, stage_key
 
 _NAMES: Final[dict[Fold | None, str]] = {
     Fold.LABEL: "models of the past",
@@ -71,26 +74,40 @@ class Fits:
 
     def _sequence(self, fold: Fold | None) -> SequenceFit:
         if fold not in self._sequences:
-            corpus = self.corpus
-            start = self._sequence(_BEFORE[fold]) if fold in _BEFORE else None
-            log = corpus.data.log.select(known_to(corpus, fold) & (corpus.data.log.weight > 0))
-            name = "sequence model" if start is None else "sequence model, brought up to date"
+            self._sequences[fold] = self._kept_sequence(fold)
+        return self._sequences[fold]
+
+    def _kept_sequence(self, fold: Fold | None) -> SequenceFit:
+        """Return the sequence model of a fold, kept from before where the work folder has it for the same inputs."""
+        corpus, work, say = self.corpus, self._desk.work, self._desk.reporter.say
+        config, embeddings = corpus.config.sequence, corpus.item_embeddings
+        start = self._sequence(_BEFORE[fold]) if fold in _BEFORE else None
+        log = corpus.data.log.select(known_to(corpus, fold) & (corpus.data.log.weight > 0))
+        name = "sequence model" if start is None else "sequence model, brought up to date"
+        inputs: list[npt.NDArray[Any]] = [log.user_idx, log.item_idx, log.timestamp_us, log.weight, embeddings]
+        if start is not None:
+            inputs += [start.state[key].numpy() for key in sorted(start.state)]
+        key = stage_key(config.model_dump(mode="json"), corpus.config.seed, name, log.n_users, content_hash(*inputs))
+        # Named by its key: trainings that share a work folder, such as ablations, fit it on different inputs.
+        stage = f"sequence-{key[:16]}"
+        if work.is_finished(stage, key):
+            say(f"  {name}: kept from before")
+            return SequenceFit.load(work.folder / stage, config, embeddings)
+        with work.writing(stage, key) as folder:
             fit = self._desk.run(
                 name,
                 lambda advance: fit_sequence(
                     log,
-                    corpus.item_embeddings,
-                    corpus.config.sequence,
+                    embeddings,
+                    config,
                     seed_for(corpus.config.seed, "sequence"),
                     start=start,
                     on_progress=lambda step, total, loss: advance(step, total, f"loss {loss:.3f}"),
                 ),
             )
-            self._desk.reporter.say(
-                how_it_ended(name, fit.stopped_because, "sequence.max_train_seconds", time_was_short=fit.time_was_short)
-            )
-            self._sequences[fold] = fit
-        return self._sequences[fold]
+            fit.save(folder)
+        say(how_it_ended(name, fit.stopped_because, "sequence.max_train_seconds", time_was_short=fit.time_was_short))
+        return fit
 
 
 def uses_sequence(config: Config) -> bool:

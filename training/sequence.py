@@ -1,12 +1,14 @@
 """Fits the sequence model: a causal transformer that tells each next item of a history from those before it."""
 
 import io
+import json
 import logging
 import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -25,6 +27,8 @@ from training.sequence_module import LastPlace, SequenceNetwork
 Float32 = npt.NDArray[np.float32]
 
 _OPSET: Final = 20
+_ARRAYS: Final = "state.npz"
+_FACTS: Final = "fit.json"
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,23 @@ class SequenceFit:
             "time_was_short": self.time_was_short,
             "seconds": round(self.seconds, 1),
         }
+
+    def save(self, folder: Path) -> None:
+        """Write the fit to a folder that is there; what it was fitted on, config and embeddings, is not written."""
+        arrays = {name: value.numpy() for name, value in self.state.items()}
+        np.savez(folder / _ARRAYS, allow_pickle=False, is_trained=self.is_trained, **arrays)
+        facts = {name: getattr(self, name) for name in ("curve", "seconds", "stopped_because", "time_was_short")}
+        (folder / _FACTS).write_text(json.dumps(facts), encoding="utf-8")
+
+    @staticmethod
+    def load(folder: Path, config: SequenceConfig, embeddings: Float32) -> "SequenceFit":
+        """Read a fit that `save` wrote, of the same config and embeddings."""
+        facts = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
+        with np.load(folder / _ARRAYS, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        is_trained = arrays.pop("is_trained")
+        state = {name: torch.from_numpy(value) for name, value in arrays.items()}
+        return SequenceFit(config, state, embeddings, is_trained, **facts)
 
     def export(self) -> SequenceModel:
         """Return the model as it is served."""

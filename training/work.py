@@ -9,6 +9,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+import numpy.typing as npt
+
 _DONE: Final = "done.json"
 _PACKAGES: Final = tuple(Path(__file__).resolve().parents[1] / name for name in ("recsys", "features", "training"))
 
@@ -16,6 +19,15 @@ _PACKAGES: Final = tuple(Path(__file__).resolve().parents[1] / name for name in 
 def stage_key(*parts: Any) -> str:
     """Return a hash of everything that a stage's result depends on; parts must be JSON-like."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def content_hash(*arrays: npt.NDArray[Any]) -> str:
+    """Return a hash of the types, shapes and values of arrays, for a stage whose inputs have no name of their own."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype.str}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
 @cache

@@ -361,16 +361,42 @@ def test_models_of_another_choice_of_features_are_taken_over(tiny_corpus: Corpus
 
 def test_the_sequence_model_is_the_same_whichever_fold_is_asked_for_first(tiny_corpus: Corpus, tmp_path: Path) -> None:
     with StageClock() as clock:
-        desk = Desk(WorkFolder(tmp_path), Reporter(quiet=True), clock)
-        straight = Fits(tiny_corpus, desk)
-        past, before_test = straight.models(Fold.LABEL).sequence, straight.models(Fold.TEST).sequence
-        directly = Fits(tiny_corpus, desk).models(Fold.TEST).sequence
+        straight, direct = (Desk(WorkFolder(tmp_path / name), Reporter(quiet=True), clock) for name in ("a", "b"))
+        fits = Fits(tiny_corpus, straight)
+        past, before_test = fits.models(Fold.LABEL).sequence, fits.models(Fold.TEST).sequence
+        directly = Fits(tiny_corpus, direct).models(Fold.TEST).sequence
 
     assert past is not None
     assert before_test is not None
     assert directly is not None
     assert before_test.item_vectors.tolist() == directly.item_vectors.tolist()
     assert before_test.item_vectors.tolist() != past.item_vectors.tolist()
+
+
+def test_a_sequence_model_is_kept_for_the_same_inputs_alone(tiny_corpus: Corpus, tmp_path: Path) -> None:
+    other_texts = replace(tiny_corpus, item_embeddings=tiny_corpus.item_embeddings[::-1].copy())
+    with StageClock() as clock:
+        desk = Desk(WorkFolder(tmp_path), Reporter(quiet=True), clock)
+        first, again = Fits(tiny_corpus, desk), Fits(tiny_corpus, desk)
+        made = [first.models(fold).sequence for fold in (Fold.LABEL, Fold.TEST)]
+        fitted = clock.root.stages[:]
+        kept = [again.models(fold).sequence for fold in (Fold.LABEL, Fold.TEST)]
+        since = clock.root.stages[len(fitted) :]
+        Fits(other_texts, desk).models(Fold.LABEL)
+        Fits(_set(tiny_corpus, sequence__learning_rate=0.05), desk).models(Fold.LABEL)
+
+    of_sequence = [stage.name for stage in fitted if "sequence" in stage.name]
+    assert of_sequence == ["sequence model", "sequence model, brought up to date"]
+    assert [stage.name for stage in since if "sequence" in stage.name] == []
+    for one, other in zip(made, kept, strict=True):
+        assert one is not None
+        assert other is not None
+        assert one.item_vectors.tolist() == other.item_vectors.tolist()
+        assert one.item_bias.tolist() == other.item_bias.tolist()
+    assert again.sequence_reports == first.sequence_reports
+    assert again.sequence_curve == first.sequence_curve
+    after = clock.root.stages[len(fitted) + len(since) :]
+    assert [stage.name for stage in after].count("sequence model") == 2
 
 
 def test_how_the_fits_of_the_sequence_model_ended_is_said_and_kept(
