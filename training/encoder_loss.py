@@ -106,7 +106,9 @@ def contrastive_loss(embeddings: Tensor, batch: ContrastiveBatch, temperature: f
     """
     b = len(batch)
     embeddings = embeddings.float()
-    anchors, columns = embeddings[batch.anchor], embeddings[batch.columns]  # (b, d), (b + h, d)
+    # By index_select, as items repeat: the gradient of indexing adds theirs up in whatever order threads come.
+    anchors = embeddings.index_select(0, batch.anchor)  # (b, d)
+    columns = embeddings.index_select(0, batch.columns)  # (b + h, d)
     similarity = anchors @ columns.T / temperature  # (b, b + h)
     forward = (similarity - batch.correction).masked_fill(batch.masked, -torch.inf)  # (b, b + h)
     backward = (similarity[:, :b].T - batch.anchor_correction).masked_fill(batch.masked[:, :b].T, -torch.inf)  # (b, b)

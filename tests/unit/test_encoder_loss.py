@@ -117,3 +117,28 @@ def test_lower_temperature_makes_a_right_order_cost_less() -> None:
     batch = whole(pairs_of([0, 1], [2, 3]))
     embeddings = unit([1.0, 0.0], [0.0, 1.0], [1.0, 0.2], [0.2, 1.0])
     assert contrastive_loss(embeddings, batch, 0.05) < contrastive_loss(embeddings, batch, 0.5)
+
+
+def test_gradient_is_the_same_to_the_bit_each_time() -> None:
+    rng = np.random.default_rng(0)
+    pairs = EncoderPairs.from_items(
+        rng.integers(0, 40, 300).astype(np.int32),
+        rng.integers(40, 80, 300).astype(np.int32),
+        np.full(300, NO_ITEM, np.int32),
+        80,
+    )
+    batch = make_batch(pairs, np.arange(300), known_pairs(pairs), 1.0)
+    values = torch.from_numpy(rng.standard_normal((len(batch.items), 512)).astype(np.float32))
+    gradients = set()
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        for _ in range(40):
+            embeddings = torch.nn.functional.normalize(values).requires_grad_()
+            contrastive_loss(embeddings, batch, 0.05).backward()
+            assert embeddings.grad is not None
+            gradients.add(embeddings.grad.numpy().tobytes())
+    finally:
+        torch.set_num_threads(n_threads)
+
+    assert len(gradients) == 1
