@@ -26,7 +26,7 @@ def content_hash(*arrays: npt.NDArray[Any]) -> str:
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(f"{array.dtype.str}{array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
+        digest.update(np.ascontiguousarray(array).ravel().view(np.uint8).data)
     return digest.hexdigest()
 
 

@@ -1,8 +1,9 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from training.work import WorkFolder, code_fingerprint, stage_key
+from training.work import WorkFolder, code_fingerprint, content_hash, stage_key
 
 
 def _finish(work: WorkFolder, stage: str, key: str, text: str = "result") -> None:
@@ -107,3 +108,19 @@ def test_the_fingerprint_of_code_changes_with_what_is_written_and_where(tmp_path
     others = {fingerprint("a.py", "x = 2"), fingerprint("b.py", "x = 1"), fingerprint("inner/a.py", "x = 1")}
     assert (len(same), len(others), len(same | others)) == (1, 3, 4)
     assert code_fingerprint() == code_fingerprint()
+
+
+def test_the_hash_of_arrays_depends_on_their_types_shapes_and_values_alone() -> None:
+    matrix = np.arange(6, dtype=np.float32).reshape(2, 3)
+    same = content_hash(matrix, np.empty(0, np.int32))
+
+    assert content_hash(np.asfortranarray(matrix), np.empty(0, np.int32)) == same
+    others = [
+        content_hash(matrix),
+        content_hash(matrix.ravel(), np.empty(0, np.int32)),
+        content_hash(matrix.view(np.int32), np.empty(0, np.int32)),
+        content_hash(matrix + 1, np.empty(0, np.int32)),
+        content_hash(np.empty(0, np.int32), matrix),
+    ]
+    assert same not in others
+    assert len(set(others)) == len(others)
