@@ -168,6 +168,11 @@ class ColdConfig(Section):
     regularization: Positive = Field(
         default=30.0, description="Ridge penalty of the map from content onto item factors."
     )
+    text_scale: Positive = Field(
+        default=1.0,
+        description="Length of an item's text in the map, against that of all its attributes together; the shorter, "
+        "the less the text says. Without attributes it has no effect.",
+    )
     min_interactions: Count = Field(default=5, description="Interactions from which an item's own factors are used.")
     max_attribute_values: Count = Field(default=6_000, description="Most frequent attribute values that enter the map.")
 

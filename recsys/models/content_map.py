@@ -126,6 +126,8 @@ class ContentMap:
             # One unit of penalty should mean the same for both blocks: scale text to the attributes' mean row norm.
             text_norm = scale * np.sqrt(np.einsum("ij,ij->", text, text, dtype=np.float64) / len(rows))
             scale *= np.sqrt((attributes.data**2).sum() / len(rows) + _MIN_NORM) / max(text_norm, _MIN_NORM)
+            # An embedding that was tuned on these very items says more of them than it will of others.
+            scale *= config.text_scale
         weight = np.log1p(counts[rows])
         weight = weight / weight.mean()
         targets = item_factors[rows].astype(np.float64)

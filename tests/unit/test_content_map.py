@@ -152,9 +152,9 @@ def test_fewer_rows_than_features_give_the_same_map_as_the_primal_solution() -> 
     np.testing.assert_allclose(content.predict(catalogue, embeddings), expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("chunk_rows", [7, 1000])
+@pytest.mark.parametrize(("chunk_rows", "text_scale"), [(7, 1.0), (1000, 1.0), (1000, 0.5)])
 def test_rows_taken_in_chunks_give_the_plain_weighted_ridge_regression(
-    chunk_rows: int, monkeypatch: pytest.MonkeyPatch
+    chunk_rows: int, text_scale: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("recsys.models.content_map._CHUNK_ROWS", chunk_rows)
     rng = np.random.default_rng(9)
@@ -167,13 +167,18 @@ def test_rows_taken_in_chunks_give_the_plain_weighted_ridge_regression(
     factors = rng.normal(size=(n, 3)).astype(np.float32)
     counts = rng.integers(0, 50, n)
     content = ContentMap.fit(
-        catalogue, embeddings, factors, counts, _config(regularization=penalty, min_interactions=2)
+        catalogue,
+        embeddings,
+        factors,
+        counts,
+        _config(regularization=penalty, text_scale=text_scale, min_interactions=2),
     )
 
     rows = np.flatnonzero(counts >= 2)
     attributes = content.encoding.rows_of(catalogue).toarray().astype(np.float64)
     text = embeddings.astype(np.float64)
-    scale = np.sqrt((attributes[rows] ** 2).sum(1).mean())  # text at unit norm is brought to the attributes' norm
+    # Text at unit norm is brought to the attributes' norm, times the scale.
+    scale = text_scale * np.sqrt((attributes[rows] ** 2).sum(1).mean())
     features = np.hstack([text * scale, attributes])
     assert len(rows) > features.shape[1]
     weight = np.log1p(counts[rows]) / np.log1p(counts[rows]).mean()
