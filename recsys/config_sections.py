@@ -68,6 +68,12 @@ class DataConfig(Section):
         default=("title", "categories", "*", "description"),
         description="Item columns that make up the item's text, in order; `*` stands for all text attributes.",
     )
+    use_impressions: bool = Field(
+        default=True,
+        description="Whether lists that were shown are learned from where the data has them. false learns from "
+        "interactions alone, clicks in such lists included: for a service that has shown little yet, with a long "
+        "history from elsewhere.",
+    )
     behaviors_file: str | None = Field(
         default=None, description="MIND only: the file of impressions to read, where the folder holds several."
     )

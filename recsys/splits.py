@@ -133,9 +133,16 @@ def _check_not_empty(split: Split, config: SplitConfig) -> None:
     counts = np.bincount(folds, minlength=len(Fold))
     counts[Fold.FIT] = int((split.interaction_fold == Fold.FIT).sum())
     if empty := [fold.name for fold in Fold if not counts[fold]]:
+        if split.request_fold is None:
+            rows, remedy = "interactions per fold", "bring more feedback over more time"
+        else:
+            rows = f"interactions to fit on, then {len(folds)} requests with impressions, per fold"
+            remedy = (
+                "bring more impressions over more time, learn from interactions alone (data.use_impressions: false)"
+            )
         raise DataError(
-            f"the {config.kind} split leaves {', '.join(empty)} empty (rows per fold: {counts.tolist()}); "
-            "bring more feedback over more time, or change the split section of the configuration"
+            f"the {config.kind} split leaves {', '.join(empty)} empty ({rows}: {counts.tolist()}); "
+            f"{remedy}, or change the split section of the configuration"
         )
 
 

@@ -1,5 +1,6 @@
 """Reading data: a folder in any known format becomes one validated `Dataset`, or an error that names every fault."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -79,7 +80,8 @@ def _load(source: Path | str, format: str, config: DataConfig, faults: FaultLog)
     except DataError as error:
         _add_all(error, faults)
         raw = RawTables()
-    return build_dataset(raw, config, faults, name=name, format=format)
+    dataset = build_dataset(raw, config, faults, name=name, format=format)
+    return dataset if config.use_impressions else replace(dataset, impressions=None)
 
 
 def _shown(source: Path | str) -> str:

@@ -88,6 +88,12 @@ def test_a_log_without_impressions_says_so(folder: Path) -> None:
     assert "impressions    none" in summary.lines()
 
 
+def test_impressions_can_be_left_aside_and_their_clicks_stay(folder: Path) -> None:
+    summary = summarise(load_dataset(folder, config=TOLERANT.model_copy(update={"use_impressions": False})))
+    assert "interactions   4: view 2, click 1, like 1" in summary.lines()  # the click came with the impressions
+    assert "impressions    none" in summary.lines()
+
+
 @pytest.mark.parametrize(
     ("titles", "expected"),
     [

@@ -151,9 +151,20 @@ def test_shares_that_leave_nothing_to_fit_on_are_refused() -> None:
 
 
 def test_an_empty_fold_is_named_with_the_counts() -> None:
-    message = r"the time split leaves VALID empty \(rows per fold: \[7, 2, 0, 1\]\); bring more feedback"
+    message = r"the time split leaves VALID empty \(interactions per fold: \[7, 2, 0, 1\]\); bring more feedback"
     with pytest.raises(DataError, match=message):
         make_split(_log(list(range(10))), None, SplitConfig(test_share=0.1, valid_share=0.0, label_share=0.2))
+
+
+def test_a_long_history_with_few_impressions_names_the_way_without_them() -> None:
+    message = (
+        r"leaves LABEL empty \(interactions to fit on, then 3 requests with impressions, per fold: \[90, 0, 1, 1\]\); "
+        r"bring more impressions over more time, learn from interactions alone \(data.use_impressions: false\)"
+    )
+    config = SplitConfig(test_share=0.3, valid_share=0.3, label_share=0.1)
+    with pytest.raises(DataError, match=message):
+        make_split(_log(list(range(90))), _impressions([100, 101, 102]), config)
+    assert make_split(_log(list(range(90))), None, config).request_fold is None
 
 
 def test_users_too_short_for_leave_last_leave_folds_empty() -> None:
